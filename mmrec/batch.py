@@ -1,0 +1,71 @@
+"""THE contract: what data hands to models. Everything else speaks in these two batches.
+
+Legend: B users, N tokens (events of all users, packed), I items of the batch, P items that have a modality,
+M modalities, T tokens per modality, D model width, V items of the catalogue.
+Masks are True = real everywhere. An item is named by its index in the catalogue (``item_idx``, 0 to V - 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+__all__ = ["ItemBatch", "SequenceBatch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemBatch:
+    """Items with whatever media they have, ready for the item encoder.
+
+    Attributes:
+        item_idx: catalogue indices, distinct and ascending in training. ("I",)
+        modalities: names of the columns of ``present``; the item encoder's modalities in its order.
+        present: True where the item really has the modality (and modality dropout kept it). ("I", "M")
+        inputs: per modality, the collated tensors of the *present* items only, in the order of the rows:
+            the first dimension of each tensor is ``present[:, m].sum()``. A modality that no item of the batch has
+            is absent from the dictionary.
+    """
+
+    item_idx: Int[Tensor, "I"]
+    modalities: tuple[str, ...]
+    present: Bool[Tensor, "I M"]
+    inputs: dict[str, dict[str, Tensor]]
+
+    def __len__(self) -> int:
+        return self.item_idx.shape[0]
+
+    def to(self, device: torch.device | str) -> ItemBatch:
+        inputs = {name: {key: value.to(device) for key, value in group.items()} for name, group in self.inputs.items()}
+        return replace(self, item_idx=self.item_idx.to(device), present=self.present.to(device), inputs=inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceBatch:
+    """Histories of B users as one flat run of N events, oldest first; no padding.
+
+    Attributes:
+        item_idx: catalogue index of each event. ("N",)
+        offsets: user b owns events ``offsets[b]:offsets[b + 1]``; an empty history is allowed. ("B + 1",)
+        timestamps: seconds since 1970 of each event, or None where the data has no time. ("N",)
+        target_idx: catalogue index of the item taken next after each event, -1 where there is none to learn from;
+            None in inference. ("N",)
+    """
+
+    item_idx: Int[Tensor, "N"]
+    offsets: Int[Tensor, "B+1"]
+    timestamps: Int[Tensor, "N"] | None = None
+    target_idx: Int[Tensor, "N"] | None = None
+
+    def __len__(self) -> int:
+        return self.offsets.shape[0] - 1
+
+    @property
+    def lengths(self) -> Int[Tensor, "B"]:
+        return self.offsets[1:] - self.offsets[:-1]
+
+    def to(self, device: torch.device | str) -> SequenceBatch:
+        moved = {field.name: getattr(self, field.name) for field in fields(self)}
+        return SequenceBatch(**{name: None if value is None else value.to(device) for name, value in moved.items()})

@@ -1,0 +1,165 @@
+"""Which events are learned from, which are asked for: leave-one-out, global time, or the split the data brings.
+
+A split is made from the whole dataset by a stated protocol whose hash goes into every result. Model choice reads
+``valid`` alone. Items that occur in no training event are *cold*; they stay in the catalogue and in the targets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mmrec.data.sequences import Sequences, pack
+from mmrec.errors import DataError
+
+__all__ = ["Queries", "Split", "SplitName", "make_split"]
+
+SplitName = Literal["auto", "leave_one_out", "global_time", "provided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries:
+    """Questions to a recommender: given this history, which items come next?
+
+    Attributes:
+        user: row of the user in the dataset's sequences. (Q,)
+        history: events known when the question is asked, one packed row a query.
+        target_offsets: query q asks for ``targets[target_offsets[q]:target_offsets[q + 1]]``, at least one. (Q + 1,)
+        targets: catalogue indices. (T,)
+    """
+
+    user: np.ndarray
+    history: Sequences
+    target_offsets: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Training histories, validation and test queries, and the protocol that made them.
+
+    Attributes:
+        protocol: name, parameters and "hash" of the protocol.
+        train: training events of every user of the dataset (a user may have none).
+        valid, test: queries; test histories contain the validation events.
+        train_items: True for items with at least one training event; the others are cold. (V,)
+    """
+
+    protocol: dict
+    train: Sequences
+    valid: Queries
+    test: Queries
+    train_items: np.ndarray
+
+
+def make_split(
+    sequences: Sequences, num_items: int, name: SplitName = "auto", *, quantile: float = 0.9, seed: int = 0
+) -> Split:
+    """Split ``sequences`` by the named protocol.
+
+    Args:
+        num_items: V, the size of the catalogue.
+        name: "auto" takes the split that the interactions bring, else leave-one-out.
+        quantile: global time only: events after this quantile of all timestamps are test, and the same share of the
+            time before is validation.
+        seed: draws the held-out event where histories are sets.
+
+    Raises:
+        DataError: if the data lacks what the protocol needs, or nothing is left to train on or to ask for.
+    """
+    if name == "auto":
+        name = "provided" if sequences.split is not None else "leave_one_out"
+    if name == "provided":
+        part, parameters = _provided(sequences), {}
+    elif name == "leave_one_out":
+        part, parameters = _leave_one_out(sequences, seed)
+    else:
+        part, parameters = _global_time(sequences, quantile)
+    protocol = {"split": name, "order": sequences.order, **parameters}
+    protocol["hash"] = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:16]
+
+    train = sequences.select(part == 0)
+    valid = _queries(sequences, part, ask=1)
+    test = _queries(sequences, part, ask=2)
+    for what, number in (("training events", len(train.item_idx)), ("test events", len(test))):
+        if number == 0:
+            raise DataError(
+                f"the {name} split leaves no {what} ({len(sequences)} users, {len(sequences.item_idx)} events); "
+                "leave_one_out needs users with 3 or more events, global_time needs events on both sides of the cut"
+            )
+    train_items = np.zeros(num_items, dtype=bool)
+    train_items[train.item_idx] = True
+    return Split(protocol=protocol, train=train, valid=valid, test=test, train_items=train_items)
+
+
+def _provided(sequences: Sequences) -> np.ndarray:
+    if sequences.split is None:
+        raise DataError(
+            "split 'provided' needs a column `split` (train, valid, test) in the interactions; "
+            "ingest again with it, or choose leave_one_out or global_time"
+        )
+    return sequences.split
+
+
+def _leave_one_out(sequences: Sequences, seed: int) -> tuple[np.ndarray, dict]:
+    """Last event test, the one before validation, for users with 3 or more events; shorter histories only train."""
+    part = np.zeros(len(sequences.item_idx), dtype=np.int8)
+    rows = np.flatnonzero(sequences.lengths >= 3)
+    if sequences.order != "none":
+        part[sequences.offsets[rows + 1] - 1] = 2
+        part[sequences.offsets[rows + 1] - 2] = 1
+        return part, {}
+    generator = np.random.Generator(np.random.Philox(seed))
+    for row in rows:  # a set has no last event: two are drawn
+        first, second = generator.choice(sequences.lengths[row], size=2, replace=False)
+        part[sequences.offsets[row] + first] = 2
+        part[sequences.offsets[row] + second] = 1
+    return part, {"held_out": "random", "seed": seed}
+
+
+def _global_time(sequences: Sequences, quantile: float) -> tuple[np.ndarray, dict]:
+    """Cut all users at the same two moments: no model sees anybody's future."""
+    if sequences.timestamps is None:
+        raise DataError("split 'global_time' needs a column `timestamp` in the interactions; choose leave_one_out")
+    if not 0.0 < quantile < 1.0:
+        raise DataError(f"split 'global_time' was given quantile {quantile}; it must lie between 0 and 1")
+    test_from = int(np.quantile(sequences.timestamps, quantile))
+    valid_from = int(np.quantile(sequences.timestamps[sequences.timestamps < test_from], quantile))
+    part = np.zeros(len(sequences.item_idx), dtype=np.int8)
+    part[sequences.timestamps >= valid_from] = 1
+    part[sequences.timestamps >= test_from] = 2
+    parameters = {"quantile": quantile, "valid_from": valid_from, "test_from": test_from, "targets": "all_after_cut"}
+    return part, parameters
+
+
+def _queries(sequences: Sequences, part: np.ndarray, ask: int) -> Queries:
+    """One query for each user with events of part ``ask``; the history is everything of the earlier parts."""
+    rows = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    asked = part == ask
+    num_targets = np.bincount(rows[asked], minlength=len(sequences))
+    users = np.flatnonzero(num_targets)
+    known = sequences.select(part < ask)
+    lengths = known.lengths[users]
+    events = np.concatenate([np.arange(known.offsets[u], known.offsets[u + 1]) for u in users] or [np.zeros(0, int)])
+    events = events.astype(np.int64)
+    history = Sequences(
+        user_ids=sequences.user_ids[users],
+        offsets=pack(lengths),
+        item_idx=known.item_idx[events],
+        timestamps=None if known.timestamps is None else known.timestamps[events],
+        split=None,
+        order=sequences.order,
+    )
+    return Queries(
+        user=users,
+        history=history,
+        target_offsets=pack(num_targets[users]),
+        targets=sequences.item_idx[asked],
+    )
