@@ -1,0 +1,73 @@
+"""Next-item objective: a softmax over the catalogue, estimated from candidates drawn for the step.
+
+Legend: N events with a known next item, C candidates of the step, D model width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = ["NextItemConfig", "log_inclusion_probability", "next_item_loss"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextItemConfig:
+    """Sampled softmax over uniform and in-batch candidates, corrected for how likely each was to be drawn."""
+
+    num_negatives: int = 4096
+    """Items drawn uniformly without replacement for each step, shared by the global batch; all training items where
+    there are fewer: the loss is then the full softmax."""
+    weight: float = 1.0
+    """Factor of this objective in the sum."""
+
+
+def next_item_loss(
+    users: Float[Tensor, "N D"],
+    targets: Float[Tensor, "N D"],
+    target_idx: Int[Tensor, "N"],
+    candidates: Float[Tensor, "C D"],
+    candidate_idx: Int[Tensor, "C"],
+    log_inclusion: Float[Tensor, "C"],
+    scale: Float[Tensor, ""] | float,
+) -> Float[Tensor, "N"]:
+    """Cross-entropy of the item taken next, in nats per event.
+
+    ``-log(exp(s+) / (exp(s+) + sum over candidates j other than the target of exp(s_j) / P(j is drawn)))``: the sum is
+    an unbiased estimate of the softmax's denominator. The positive is always in its own sum, so that it alone is not
+    corrected; a candidate that *is* the target (an accidental hit) is masked by item id.
+
+    Args:
+        users: user vectors after each event.
+        targets: vectors of the items taken next, row i belongs to ``users[i]``.
+        target_idx: their catalogue indices.
+        candidates: vectors of the step's distinct candidates.
+        candidate_idx: their catalogue indices.
+        log_inclusion: log probability that each candidate is among the candidates; 0 for all gives the full softmax.
+        scale: 1 / temperature, multiplied into every inner product.
+
+    Source: Bengio and Senecal 2008 (sampled softmax); Yi et al. 2019 (logQ); the positive left uncorrected as in
+        "Correcting the LogQ Correction" (Khrylchenko et al. 2025).
+    """
+    positive = scale * (users * targets).sum(-1).float()  # (N,)
+    logits = scale * (users @ candidates.T).float() - log_inclusion  # (N, C)
+    logits = logits.masked_fill(candidate_idx == target_idx[:, None], -torch.inf)
+    return torch.logsumexp(torch.cat([positive[:, None], logits], dim=1), dim=1) - positive
+
+
+def log_inclusion_probability(
+    frequency: Float[Tensor, "C"], num_targets: int, num_drawn: int, num_items: int
+) -> Float[Tensor, "C"]:
+    """Log probability that an item is a candidate: drawn uniformly, or a target somewhere in the global batch.
+
+    Args:
+        frequency: the item's share of all training targets, 0 to 1.
+        num_targets: targets in the global batch.
+        num_drawn: items drawn uniformly without replacement out of ``num_items``.
+    """
+    drawn = num_drawn / num_items
+    missed = (1.0 - drawn) * torch.exp(num_targets * torch.log1p(-frequency.double()))
+    return torch.log1p(-missed).float()
