@@ -1,4 +1,4 @@
-"""THE contract: what data hands to models. Everything else speaks in these two batches.
+"""THE contract: what data hands to models. Everything else speaks in these batches.
 
 Legend: B users, N tokens (events of all users, packed), I items of the batch, P items that have a modality,
 M modalities, T tokens per modality, D model width, V items of the catalogue.
@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["ItemBatch", "SequenceBatch"]
+__all__ = ["ItemBatch", "SequenceBatch", "StepBatch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +69,39 @@ class SequenceBatch:
     def to(self, device: torch.device | str) -> SequenceBatch:
         moved = {field.name: getattr(self, field.name) for field in fields(self)}
         return SequenceBatch(**{name: None if value is None else value.to(device) for name, value in moved.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBatch:
+    """One rank's part of a training step, and what it must know of the whole step.
+
+    The distinct items of the global batch (histories, targets, candidates) are dealt out to the ranks: rank r encodes
+    ``step_items[r::world_size]`` and every rank receives all the vectors.
+
+    Attributes:
+        items: this rank's share of the step's items.
+        sequences: this rank's share of the step's histories, with targets.
+        step_items: catalogue indices of all distinct items of the step, ascending. ("S",)
+        candidate_idx: catalogue indices of the step's distinct softmax candidates, ascending. ("C",)
+        log_inclusion: log probability that each candidate is among the candidates. ("C",)
+        num_targets: events with a target, in the global batch.
+        rank_users: histories of each rank.
+    """
+
+    items: ItemBatch
+    sequences: SequenceBatch
+    step_items: Int[Tensor, "S"]
+    candidate_idx: Int[Tensor, "C"]
+    log_inclusion: Float[Tensor, "C"]
+    num_targets: int
+    rank_users: tuple[int, ...]
+
+    def to(self, device: torch.device | str) -> StepBatch:
+        return replace(
+            self,
+            items=self.items.to(device),
+            sequences=self.sequences.to(device),
+            step_items=self.step_items.to(device),
+            candidate_idx=self.candidate_idx.to(device),
+            log_inclusion=self.log_inclusion.to(device),
+        )
