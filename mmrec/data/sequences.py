@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Sequences", "pack"]
+__all__ = ["Sequences", "pack", "ragged_range"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,19 @@ class Sequences:
         """Catalogue indices of the user's events, oldest first."""
         return self.item_idx[self.offsets[user] : self.offsets[user + 1]]
 
+    def take(self, users: np.ndarray) -> Sequences:
+        """The given users, in that order, with all their events."""
+        lengths = self.lengths[users]
+        events = ragged_range(self.offsets[users], lengths)
+        return Sequences(
+            user_ids=self.user_ids[users],
+            offsets=pack(lengths),
+            item_idx=self.item_idx[events],
+            timestamps=None if self.timestamps is None else self.timestamps[events],
+            split=None if self.split is None else self.split[events],
+            order=self.order,
+        )
+
     def select(self, keep: np.ndarray) -> Sequences:
         """The same users with only the events where ``keep`` is True; users may become empty."""
         users = np.repeat(np.arange(len(self)), self.lengths)[keep]
@@ -56,3 +69,9 @@ class Sequences:
 def pack(lengths: np.ndarray) -> np.ndarray:
     """Offsets of a packed array from the length of each part: int64, one longer than ``lengths``."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def ragged_range(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """``[*range(s, s + n) for s, n in zip(starts, lengths)]`` without the loop: positions of packed rows. int64"""
+    offsets = pack(lengths)
+    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from mmrec.data.sequences import Sequences, pack
+from mmrec.data.sequences import Sequences, pack, ragged_range
 from mmrec.errors import DataError
 
 __all__ = ["Queries", "Split", "SplitName", "make_split"]
@@ -39,6 +39,16 @@ class Queries:
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def take(self, rows: np.ndarray) -> Queries:
+        """The queries at ``rows``, in that order."""
+        num_targets = np.diff(self.target_offsets)[rows]
+        return Queries(
+            user=self.user[rows],
+            history=self.history.take(rows),
+            target_offsets=pack(num_targets),
+            targets=self.targets[ragged_range(self.target_offsets[rows], num_targets)],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,21 +155,9 @@ def _queries(sequences: Sequences, part: np.ndarray, ask: int) -> Queries:
     asked = part == ask
     num_targets = np.bincount(rows[asked], minlength=len(sequences))
     users = np.flatnonzero(num_targets)
-    known = sequences.select(part < ask)
-    lengths = known.lengths[users]
-    events = np.concatenate([np.arange(known.offsets[u], known.offsets[u + 1]) for u in users] or [np.zeros(0, int)])
-    events = events.astype(np.int64)
-    history = Sequences(
-        user_ids=sequences.user_ids[users],
-        offsets=pack(lengths),
-        item_idx=known.item_idx[events],
-        timestamps=None if known.timestamps is None else known.timestamps[events],
-        split=None,
-        order=sequences.order,
-    )
     return Queries(
         user=users,
-        history=history,
+        history=sequences.select(part < ask).take(users),
         target_offsets=pack(num_targets[users]),
         targets=sequences.item_idx[asked],
     )
