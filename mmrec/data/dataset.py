@@ -1,0 +1,225 @@
+"""The one way to read a dataset folder: the catalogue, its media, and the histories of users."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import xxhash
+
+from mmrec.data.manifest import MEDIA_MODALITIES, file_problems, fingerprint, read_manifest
+from mmrec.data.sequences import Sequences
+from mmrec.data.shards import Location, ShardReader
+from mmrec.errors import DataError, unknown_name
+
+__all__ = ["Dataset", "verify_dataset"]
+
+
+class Dataset:
+    """A dataset folder, opened. Safe to read from many threads; pickles as its path.
+
+    Items are named by ``item_idx``, 0 to V - 1, everywhere but at the border to the user, who has ``item_id``.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]):
+        self.path = path
+        self.manifest = manifest
+        self._items = pl.read_parquet(path / "items.parquet")
+        self._reader = ShardReader(path)
+        self._locations: dict[str, dict[str, np.ndarray]] = {}
+
+    @classmethod
+    def open(cls, path: Path | str, *, verify: bool = False) -> Dataset:
+        """Open the dataset folder ``path`` after checking its manifest and that its files are there in full.
+
+        Args:
+            verify: read every file and compare its sha256 with the manifest's.
+
+        Raises:
+            DataError: if the folder is no dataset, is of another schema version, or a file is missing or damaged.
+        """
+        path = Path(path)
+        manifest = read_manifest(path)
+        problems = file_problems(path, manifest, verify=verify)
+        if problems:
+            more = f" (and {len(problems) - 1} more files)" if len(problems) > 1 else ""
+            raise DataError(f"{problems[0]}{more}; ingest the data again")
+        return cls(path, manifest)
+
+    def __reduce__(self) -> tuple:
+        return Dataset, (self.path, self.manifest)
+
+    @property
+    def name(self) -> str:
+        return self.manifest["name"]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the content; equal for equal content in folders of any name."""
+        return fingerprint(self.manifest)
+
+    @property
+    def num_items(self) -> int:
+        return self._items.height
+
+    @property
+    def num_users(self) -> int:
+        return len(self.sequences)
+
+    @property
+    def attributes(self) -> pl.DataFrame:
+        """The item table: one row an item, in order of ``item_idx``."""
+        return self._items
+
+    @functools.cached_property
+    def item_ids(self) -> np.ndarray:
+        """The user's own ids as strings, by ``item_idx``. (V,)"""
+        return np.array(self._items["item_id"].to_list(), dtype=str)
+
+    @functools.cached_property
+    def _index_of(self) -> dict[str, int]:
+        return {item_id: idx for idx, item_id in enumerate(self._items["item_id"].to_list())}
+
+    def item_index(self, item_id: str) -> int:
+        """``item_idx`` of an item id.
+
+        Raises:
+            DataError: if the catalogue has no such item; the message names the nearest id.
+        """
+        idx = self._index_of.get(str(item_id))
+        if idx is None:
+            message, _, _ = unknown_name("item_id", str(item_id), self._index_of).partition("; known: ")
+            raise DataError(f"{message}; {self.path / 'items.parquet'} lists all {self.num_items:,}")
+        return idx
+
+    @functools.cached_property
+    def titles(self) -> list[str]:
+        """Something to show for each item: its first text field, else its id."""
+        columns = [pl.col(name) for name in self.manifest["text_columns"][:1]]
+        return self._items.select(pl.coalesce(*columns, pl.col("item_id")).alias("title"))["title"].to_list()
+
+    @functools.cached_property
+    def sequences(self) -> Sequences:
+        """Histories of all users, mapped from the disk, oldest event first."""
+        source = pa.memory_map(str(self.path / "sequences" / "sequences.arrow"))
+        table = pa.ipc.open_file(source).read_all()
+        items, timestamps, split = (
+            _list_column(table, name) if name in table.column_names else None for name in ("items", "timestamps", "split")
+        )
+        assert items is not None
+        return Sequences(
+            user_ids=np.array(table["user_id"].to_pylist(), dtype=str),
+            offsets=items[0],
+            item_idx=items[1],
+            timestamps=None if timestamps is None else timestamps[1],
+            split=None if split is None else split[1],
+            order=self.manifest["interactions"]["order"],
+        )
+
+    @functools.cached_property
+    def modalities(self) -> tuple[str, ...]:
+        """What at least one item has: of image, text, audio, video, and the names of feature sets."""
+        media = [name for name in MEDIA_MODALITIES if self.present(name).any()]
+        return (*media, *(name for name in self.manifest["features"] if self.present(name).any()))
+
+    def present(self, modality: str) -> np.ndarray:
+        """True for the items that have a usable ``modality``. bool (V,)
+
+        Raises:
+            DataError: if the dataset knows no such modality.
+        """
+        if modality in MEDIA_MODALITIES:
+            return self._where(modality)["shard"] >= 0
+        self._check_feature_set(modality)
+        return np.load(self.path / "features" / f"{modality}.present.npy")
+
+    def read(self, modality: str, item_idx: int) -> bytes | str | np.ndarray:
+        """What the item has of ``modality``: bytes of a medium, a text, or a float32 vector.
+
+        Raises:
+            DataError: if the item lacks it.
+            MediaError: if the stored bytes are damaged.
+        """
+        if modality in MEDIA_MODALITIES:
+            where = self._where(modality)
+            if where["shard"][item_idx] < 0:
+                raise self._absent(modality, item_idx)
+            location = Location(*(int(where[field][item_idx]) for field in ("shard", "offset", "size", "xxh3")))
+            data = self._reader.read(location)
+            return data.decode() if modality == "text" else data
+        if not self._features_present(modality)[item_idx]:
+            raise self._absent(modality, item_idx)
+        return np.asarray(self.features(modality)[item_idx], dtype=np.float32)
+
+    def feature_dim(self, name: str) -> int:
+        return self.features(name).shape[1]
+
+    def features(self, name: str) -> np.memmap:
+        """The vectors of a feature set, float32 or float16; rows of absent items are zero. (V, dim)"""
+        if name not in self._feature_maps:
+            self._check_feature_set(name)
+            self._feature_maps[name] = np.load(self.path / "features" / f"{name}.npy", mmap_mode="r")
+        return self._feature_maps[name]
+
+    def source_hash(self, item_idx: int) -> str:
+        """Hash of all that the item consists of; it changes when, and only when, one of its modalities does."""
+        digest = xxhash.xxh3_128()
+        for modality in MEDIA_MODALITIES:
+            where = self._where(modality)
+            if where["shard"][item_idx] >= 0:
+                digest.update(f"{modality}:{where['xxh3'][item_idx]:016x};".encode())
+        for name in self.manifest["features"]:
+            if self._features_present(name)[item_idx]:
+                digest.update(f"{name}:".encode() + self.features(name)[item_idx].tobytes())
+        return digest.hexdigest()
+
+    def _where(self, modality: str) -> dict[str, np.ndarray]:
+        if modality not in self._locations:
+            columns = {field: self._items[f"{modality}.{field}"] for field in ("shard", "offset", "size", "xxh3")}
+            self._locations[modality] = {
+                field: column.fill_null(-1 if field == "shard" else 0).to_numpy() for field, column in columns.items()
+            }
+        return self._locations[modality]
+
+    @functools.cached_property
+    def _feature_maps(self) -> dict[str, Any]:
+        return {}
+
+    @functools.cached_property
+    def _presence(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def _features_present(self, name: str) -> np.ndarray:
+        if name not in self._presence:
+            self._presence[name] = self.present(name)
+        return self._presence[name]
+
+    def _check_feature_set(self, name: str) -> None:
+        if name not in self.manifest["features"]:
+            raise DataError(unknown_name("modality", name, [*MEDIA_MODALITIES, *self.manifest["features"]]))
+
+    def _absent(self, modality: str, item_idx: int) -> DataError:
+        item_id = self.item_ids[item_idx]
+        return DataError(f"item {item_id!r} has no {modality}; ask present({modality!r}) first")
+
+
+def verify_dataset(path: Path | str) -> list[str]:
+    """Everything wrong with the files of a dataset folder, one line each; empty if all is well.
+
+    Reads every byte. A folder that is no dataset, or of another version, is one problem too.
+    """
+    try:
+        manifest = read_manifest(Path(path))
+    except DataError as error:
+        return [str(error)]
+    return file_problems(Path(path), manifest, verify=True)
+
+
+def _list_column(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets and values of a list column, without a copy: the file holds one batch."""
+    chunk = table[name].chunk(0)
+    return chunk.offsets.to_numpy(), chunk.values.to_numpy()

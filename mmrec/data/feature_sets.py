@@ -1,0 +1,102 @@
+"""Vectors made elsewhere: judged row by row and stored in the order of the catalogue."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from mmrec.data.manifest import MEDIA_MODALITIES, Writer
+from mmrec.errors import ConfigError, DataError
+
+__all__ = ["parse_feature_options", "write_feature_set"]
+
+# Names of modalities that are not feature sets.
+_TAKEN = (*MEDIA_MODALITIES, "item_id", "interactions")
+_ROWS = 65_536
+
+
+def parse_feature_options(options: tuple[str, ...]) -> dict[str, Path]:
+    """``("clip_image=vectors.npy", ...)`` as name -> path.
+
+    Raises:
+        ConfigError: on an option without a name or a path, a name of other than small letters, digits and
+            underscores, a name that is taken, or one given twice.
+    """
+    paths: dict[str, Path] = {}
+    for option in options:
+        name, _, path = option.partition("=")
+        if not name or not path:
+            raise ConfigError(f"--features was given {option!r}; it must be NAME=vectors.npy")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in _TAKEN:
+            raise ConfigError(
+                f"--features was given the name {name!r}; names are small letters, digits and underscores, "
+                f"and none of {', '.join(_TAKEN)}"
+            )
+        if name in paths:
+            raise ConfigError(f"--features was given the name {name!r} twice; each feature set needs its own")
+        paths[name] = Path(path)
+    return paths
+
+
+def write_feature_set(
+    writer: Writer, name: str, path: Path, row_of: np.ndarray, item_ids: list[str]
+) -> tuple[np.ndarray, list[dict[str, str]]]:
+    """Store the vectors in ``path``, row i of which belongs to row i of the item table.
+
+    A row of NaN alone or of zeros alone means "this item has no vector" (zeros are recorded, for they may be meant);
+    a row with some numbers that are not finite is damaged and recorded. Absent rows are stored as zeros.
+
+    Args:
+        row_of: row in the file of each item of the catalogue. (V,)
+        item_ids: in the order of the catalogue.
+
+    Returns:
+        present: bool (V,), and rows for errors.parquet.
+
+    Raises:
+        DataError: if the file is no float array of two dimensions with one row an item.
+    """
+    vectors = _load(path, name, len(row_of))
+    dtype = np.float16 if vectors.dtype == np.float16 else np.float32
+    stored = np.lib.format.open_memmap(
+        writer.path(f"features/{name}.npy"), mode="w+", dtype=dtype, shape=(len(row_of), vectors.shape[1])
+    )
+    present = np.zeros(len(row_of), dtype=bool)
+    errors = []
+    for start in range(0, len(row_of), _ROWS):
+        rows = slice(start, start + _ROWS)
+        with np.errstate(over="ignore"):
+            block = np.asarray(vectors[row_of[rows]]).astype(dtype)  # an overflow becomes infinite, and is recorded
+        nan, finite = np.isnan(block).all(axis=1), np.isfinite(block).all(axis=1)
+        zero = ~block.any(axis=1)
+        present[rows] = finite & ~zero
+        stored[rows] = np.where(present[rows][:, None], block, dtype(0))
+        for n in np.flatnonzero(zero | (~finite & ~nan)):
+            error, message = ("ZeroVector", "all values are zero") if zero[n] else ("NotFinite", "some values are NaN or infinite")
+            row = {"item_id": item_ids[start + n], "modality": name, "stage": "ingest", "error": error}
+            errors.append({**row, "message": f"{message}; treated as missing"})
+    stored.flush()
+    del stored
+    np.save(writer.path(f"features/{name}.present.npy"), present)
+    writer.done(f"features/{name}.npy", len(row_of))
+    writer.done(f"features/{name}.present.npy", len(row_of))
+    return present, errors
+
+
+def _load(path: Path, name: str, num_items: int) -> np.ndarray:
+    if not path.is_file():
+        raise DataError(f"--features {name}: no file {path}")
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"--features {name}: {path} cannot be read as .npy: {error}") from error
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
+        shape = f"{vectors.dtype} of shape {vectors.shape}" if isinstance(vectors, np.ndarray) else "an archive"
+        raise DataError(f"--features {name}: {path} holds {shape}; it must be floats of shape (items, dim)")
+    if len(vectors) != num_items:
+        raise DataError(
+            f"--features {name}: {path} has {len(vectors):,} rows, the item table {num_items:,}; row i belongs to item i"
+        )
+    return vectors

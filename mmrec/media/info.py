@@ -1,0 +1,35 @@
+"""What ingestion records about one media file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "MIN_SIDE_PX", "MediaInfo"]
+
+# A picture of 20,000 x 20,000 needs 1.2 GB as RGB; sizes are read from the header, before anything is decoded.
+MAX_PIXELS = 100_000_000
+# Tracking pixels and placeholders carry nothing, and convolutional towers cannot take them.
+MIN_SIDE_PX = 8
+# Media are read whole: a worker holds one file at a time.
+MAX_FILE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaInfo:
+    """Facts of a usable file; fields that do not apply to its modality are None.
+
+    Attributes:
+        ext: extension that fits the content, without a dot, whatever the file was called.
+        status: "ok", or "partial" where some of the content cannot be decoded and the rest is used.
+        note: one line on anything odd ("named .jpg but is png"), empty for a plain good file.
+    """
+
+    ext: str
+    width: int | None = None
+    height: int | None = None
+    sample_rate: int | None = None
+    duration_s: float | None = None
+    fps: float | None = None
+    num_frames: int | None = None
+    status: str = "ok"
+    note: str = ""

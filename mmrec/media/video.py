@@ -1,0 +1,249 @@
+"""Clips: bytes in, evenly spaced RGB frames out, decoding only the groups of pictures that hold them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mmrec.errors import MediaError
+from mmrec.media.info import MAX_PIXELS, MIN_SIDE_PX, MediaInfo
+
+__all__ = ["decode_video", "probe_video"]
+
+# Probing decodes at most this many frames (100 s at 30 fps); longer clips are only demultiplexed after that.
+_PROBE_FRAMES = 3000
+# A wanted frame leaves a decoder at most this many packets late (reordering); reading on costs time for nothing.
+_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": "mp4", "matroska,webm": "mkv", "mpegts": "ts", "mpeg": "mpg"}
+
+
+@dataclass
+class _Stream:
+    """The packets of one video stream from its first keyframe on, in the order of the file."""
+
+    container: Any
+    codec: Any
+    ext: str
+    time_base: float
+    packets: list[Any]
+    times: np.ndarray  # presentation time in seconds of each packet
+    keyframes: np.ndarray  # positions of keyframes in ``packets``; the first is 0
+    faults: int
+    lost_packets: int  # before the first keyframe, undecodable by anyone
+    fps: float
+    decoded: dict[int, Any] = field(default_factory=dict)
+
+
+def decode_video(
+    data: bytes, num_frames: int, *, short_side_px: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decode up to ``num_frames`` different frames, evenly spaced over the part of the clip that decodes.
+
+    Args:
+        short_side_px: scale frames down while decoding so that the shorter side has this size; None keeps the size.
+
+    Returns:
+        frames: uint8 RGB (F, H, W, 3), upright, 1 <= F <= num_frames.
+        times: float64 seconds of each frame after the first decodable frame, ascending. (F,)
+
+    Raises:
+        MediaError: if the bytes are empty, no video, of a size out of bounds, or not one frame decodes.
+    """
+    with _Opened(data) as stream:
+        wanted = _evenly_spaced(stream.times, num_frames)
+        chosen = _decode_positions(stream, wanted)
+        if not chosen:  # the chosen pictures are damaged: anything that decodes is better than nothing
+            chosen = {round(time, 9): frame for time, frame in _decode_all(stream, _PROBE_FRAMES)}
+        if not chosen:
+            raise MediaError("video holds no frame that decodes")
+        times = np.array(sorted(chosen))[:num_frames] if len(chosen) <= num_frames else _thin(chosen, num_frames)
+        frames = [_to_rgb(chosen[time], short_side_px) for time in times]
+        height, width = frames[0].shape[:2]
+        same_size = [n for n, frame in enumerate(frames) if frame.shape[:2] == (height, width)]
+        return np.stack([frames[n] for n in same_size]), times[same_size] - float(stream.times.min())
+
+
+def probe_video(data: bytes) -> MediaInfo:
+    """Decode (at most 3,000 frames) to know that there are frames and how many are lost.
+
+    Raises:
+        MediaError: as :func:`decode_video`.
+    """
+    with _Opened(data) as stream:
+        decoded, size = 0, (0, 0)
+        for _, frame in _decode_all(stream, _PROBE_FRAMES):
+            if not decoded:
+                size = (frame.height, frame.width) if abs(_rotation(frame)) == 90 else (frame.width, frame.height)
+            decoded += 1
+        if not decoded:
+            raise MediaError("video holds no frame that decodes")
+        problems = []
+        if stream.faults:
+            problems.append(f"{stream.faults} packets do not decode")
+        if stream.lost_packets:
+            problems.append(f"{stream.lost_packets} packets come before the first keyframe")
+        span = float(stream.times.max() - stream.times.min()) + 1.0 / stream.fps
+        return MediaInfo(
+            ext=stream.ext,
+            width=size[0],
+            height=size[1],
+            duration_s=round(span, 3),
+            fps=round(stream.fps, 3),
+            num_frames=decoded if decoded < _PROBE_FRAMES else len(stream.packets),
+            status="partial" if problems else "ok",
+            note="; ".join(problems) + "; the rest is used" if problems else "",
+        )
+
+
+class _Opened:
+    """Context manager around one clip in memory, so that the container is closed whatever happens."""
+
+    def __init__(self, data: bytes):
+        if not data:
+            raise MediaError("video is empty (0 bytes)")
+        self._data = data
+        self._container: Any = None
+
+    def __enter__(self) -> _Stream:
+        import av
+
+        try:
+            self._container = av.open(io.BytesIO(self._data), metadata_errors="ignore")
+            return _read_packets(self._container)
+        except av.FFmpegError as error:
+            self.__exit__()
+            raise MediaError(f"not readable as video: {error.strerror or type(error).__name__}") from error
+        except MediaError:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+
+def _read_packets(container: Any) -> _Stream:
+    if not container.streams.video:
+        raise MediaError(f"no video stream in this {container.format.name} file")
+    stream = container.streams.video[0]
+    codec = stream.codec_context
+    codec.thread_count = 1  # clips are decoded in parallel, not the frames of one clip
+    if codec.width * codec.height > MAX_PIXELS:
+        raise MediaError(f"video of {codec.width}x{codec.height} is too large, at most {MAX_PIXELS:,} pixels a frame")
+    if min(codec.width, codec.height) < MIN_SIDE_PX:
+        raise MediaError(f"video of {codec.width}x{codec.height} is too small, at least {MIN_SIDE_PX} pixels a side")
+    packets, faults = _demux(container, stream)
+    first = next((n for n, packet in enumerate(packets) if packet.is_keyframe), None)
+    if first is None:
+        raise MediaError("video holds no frame that decodes" if packets else "video stream without frames")
+    packets, lost = packets[first:], first
+    rate = stream.average_rate or stream.guessed_rate
+    fps = float(rate) if rate else 25.0
+    time_base = float(stream.time_base or 1.0 / fps)
+    clock = [packet.pts if packet.pts is not None else packet.dts for packet in packets]
+    known = all(value is not None for value in clock)
+    times = np.array([value * time_base for value in clock] if known else np.arange(len(packets)) / fps)
+    return _Stream(
+        container=container,
+        codec=codec,
+        ext=_CONTAINERS.get(container.format.name, container.format.name.split(",")[0]),
+        time_base=time_base if known else 0.0,
+        packets=packets,
+        times=times,
+        keyframes=np.flatnonzero([packet.is_keyframe for packet in packets]),
+        faults=faults,
+        lost_packets=lost,
+        fps=fps,
+    )
+
+
+def _demux(container: Any, stream: Any) -> tuple[list[Any], int]:
+    import av
+
+    packets, iterator = [], container.demux(stream)
+    while True:
+        try:
+            packet = next(iterator)
+        except StopIteration:
+            return packets, 0
+        except av.FFmpegError:  # the container ends in the middle of a packet
+            return packets, 1
+        if packet.size:
+            packets.append(packet)
+
+
+def _evenly_spaced(times: np.ndarray, num_frames: int) -> np.ndarray:
+    """Positions of the packets nearest to the middles of ``num_frames`` equal parts of the clip, distinct."""
+    order = np.argsort(times, kind="stable")
+    sorted_times = times[order]
+    low, high = sorted_times[0], sorted_times[-1]
+    middles = low + (high - low) * (np.arange(num_frames) + 0.5) / num_frames
+    after = np.clip(np.searchsorted(sorted_times, middles), 1, max(len(order) - 1, 1)) if len(order) > 1 else None
+    if after is None:
+        return order[:1]
+    nearest = np.where(middles - sorted_times[after - 1] <= sorted_times[after] - middles, after - 1, after)
+    return order[np.unique(nearest)]
+
+
+def _decode_positions(stream: _Stream, wanted: np.ndarray) -> dict[float, Any]:
+    """Decode the groups of pictures that hold the wanted packets; others are never given to the decoder."""
+    groups = np.searchsorted(stream.keyframes, wanted, side="right") - 1
+    ends = np.append(stream.keyframes[1:], len(stream.packets))
+    chosen: dict[float, Any] = {}
+    for group in np.unique(groups):
+        targets = np.sort(stream.times[wanted[groups == group]])
+        best: dict[float, tuple[float, Any]] = {}
+        for time, frame in _decode_run(stream, stream.keyframes[group], ends[group], float(targets[-1])):
+            nearest = float(targets[np.abs(targets - time).argmin()])
+            if nearest not in best or abs(time - nearest) < abs(best[nearest][0] - nearest):
+                best[nearest] = (time, frame)
+        chosen.update(dict(best.values()))
+    return chosen
+
+
+def _decode_all(stream: _Stream, limit: int) -> Iterator[tuple[float, Any]]:
+    for count, pair in enumerate(_decode_run(stream, 0, len(stream.packets), float("inf")), start=1):
+        yield pair
+        if count >= limit:
+            return
+
+
+def _decode_run(stream: _Stream, start: int, end: int, until: float) -> Iterator[tuple[float, Any]]:
+    """Frames of packets ``start:end`` with their times, up to the first at or after ``until``, past bad packets."""
+    import av
+
+    stream.codec.flush_buffers()
+    for position in [*range(start, end), None]:  # None drains what the decoder still holds
+        try:
+            frames = stream.codec.decode(None if position is None else stream.packets[position])
+        except av.FFmpegError:
+            stream.faults += 1
+            continue
+        for frame in frames:
+            at = stream.times[start if position is None else position]
+            time = float(at if frame.pts is None or not stream.time_base else frame.pts * stream.time_base)
+            yield time, frame
+            if time >= until - 1e-6:
+                return
+
+
+def _thin(chosen: dict[float, Any], num_frames: int) -> np.ndarray:
+    times = np.array(sorted(chosen))
+    return times[np.round((np.arange(num_frames) + 0.5) / num_frames * len(times) - 0.5).astype(int)]
+
+
+def _rotation(frame: Any) -> int:
+    return round(frame.rotation / 90) * 90 if frame.rotation else 0
+
+
+def _to_rgb(frame: Any, short_side_px: int | None) -> np.ndarray:
+    width, height = frame.width, frame.height
+    if short_side_px is not None and short_side_px < min(width, height):
+        scale = short_side_px / min(width, height)
+        width, height = max(round(width * scale), short_side_px), max(round(height * scale), short_side_px)
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
+    return np.ascontiguousarray(np.rot90(pixels, _rotation(frame) // 90))
