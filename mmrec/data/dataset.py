@@ -108,7 +108,8 @@ class Dataset:
         source = pa.memory_map(str(self.path / "sequences" / "sequences.arrow"))
         table = pa.ipc.open_file(source).read_all()
         items, timestamps, split = (
-            _list_column(table, name) if name in table.column_names else None for name in ("items", "timestamps", "split")
+            _list_column(table, name) if name in table.column_names else None
+            for name in ("items", "timestamps", "split")
         )
         assert items is not None
         return Sequences(
@@ -203,7 +204,7 @@ class Dataset:
             raise DataError(unknown_name("modality", name, [*MEDIA_MODALITIES, *self.manifest["features"]]))
 
     def _absent(self, modality: str, item_idx: int) -> DataError:
-        item_id = self.item_ids[item_idx]
+        item_id = str(self.item_ids[item_idx])
         return DataError(f"item {item_id!r} has no {modality}; ask present({modality!r}) first")
 
 

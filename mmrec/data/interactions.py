@@ -90,7 +90,8 @@ def write_histories(histories: Histories, path: Path) -> int:
     offsets = pa.array(pack(counts), pa.int64())
     ids = events["user_id"].rle().struct.field("value").to_list()
     columns = {"user_id": pa.array(ids, pa.string())}
-    for column, name in (("item_idx", "items"), ("time", "timestamps"), ("split", "split")):
+    time = "positions" if histories.facts["order"] == "position" else "timestamps"
+    for column, name in (("item_idx", "items"), ("time", time), ("split", "split")):
         if column in events.columns:
             columns[name] = pa.LargeListArray.from_arrays(offsets, pa.array(events[column].to_numpy()))
     batch = pa.RecordBatch.from_pydict(columns)
