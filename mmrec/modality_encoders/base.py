@@ -1,0 +1,84 @@
+"""What every modality encoder is made of: preprocessing, fitted to the training data, and a network.
+
+Legend: P items that have the modality, T tokens, D model width.
+
+A modality is one file with three classes: a ``Config`` (``fit`` learns what must be learnt from the training items,
+``build`` makes the network), a ``Preprocessing`` (raw record -> small sample -> batch; saved in the checkpoint) and a
+``ModalityEncoder`` (batch -> tokens).
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from mmrec.data.dataset import Dataset
+
+__all__ = ["EncoderConfig", "JsonPreprocessing", "ModalityEncoder", "Preprocessing", "Raw", "Tokens"]
+
+Raw = Any  # bytes of a medium, a text, a vector, or a catalogue index
+Tokens = tuple[Float[Tensor, "P T D"], Bool[Tensor, "P T"]]
+P = TypeVar("P", bound="Preprocessing")
+
+
+class Preprocessing(ABC):
+    """Deterministic path from a raw record to the network's input."""
+
+    @abstractmethod
+    def __call__(self, raw: Raw) -> Any:
+        """A small sample that is kept in memory between steps. Raises: MediaError if the record cannot be used."""
+
+    @abstractmethod
+    def collate(self, samples: list[Any]) -> dict[str, Tensor]:
+        """Samples of P items as tensors with first dimension P."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write everything that :meth:`load` needs into an existing folder."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Self:
+        """The preprocessing that :meth:`save` wrote."""
+
+
+@dataclass(frozen=True)
+class JsonPreprocessing(Preprocessing):
+    """A preprocessing that is nothing but a few numbers: stored as ``preprocessing.json``."""
+
+    def save(self, folder: Path) -> None:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        (folder / "preprocessing.json").write_text(json.dumps(values))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        return cls(**json.loads((folder / "preprocessing.json").read_text()))
+
+    def collate(self, samples: list[Any]) -> dict[str, Tensor]:
+        return {"values": torch.from_numpy(np.stack(samples))}
+
+
+class ModalityEncoder(nn.Module, ABC):
+    """Network from collated inputs to tokens of the model's width."""
+
+    @abstractmethod
+    def forward(self, inputs: dict[str, Tensor]) -> Tokens:
+        """Tokens ("P", "T", "D") and their mask ("P", "T"), True = real."""
+
+
+class EncoderConfig(Protocol):
+    """What the item encoder asks of a modality's configuration."""
+
+    def fit(self, dataset: Dataset, modality: str, train_items: np.ndarray) -> Preprocessing: ...
+
+    def load_preprocessing(self, folder: Path) -> Preprocessing: ...
+
+    def build(self, dim: int, preprocessing: Any) -> ModalityEncoder: ...

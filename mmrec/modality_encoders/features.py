@@ -1,0 +1,94 @@
+"""Vectors made elsewhere (CLIP, a sentence encoder, an in-house model) as a modality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmrec.data.dataset import Dataset
+from mmrec.errors import DataError
+from mmrec.modality_encoders.base import ModalityEncoder, Preprocessing, Tokens
+
+__all__ = ["FeaturesConfig", "FeaturesEncoder", "FeaturesPreprocessing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    """Ready-made vectors: normalised, centred on the training items, projected without loss at the start."""
+
+    def fit(self, dataset: Dataset, modality: str, train_items: np.ndarray) -> FeaturesPreprocessing:
+        """Raises: DataError if no training item has a vector."""
+        rows = np.flatnonzero(train_items & dataset.present(modality))
+        if len(rows) == 0:
+            raise DataError(f"no item with a training event has a vector in features {modality!r}; leave it out")
+        vectors = _unit(np.asarray(dataset.features(modality)[rows], dtype=np.float64))
+        mean = vectors.mean(0)
+        centred = _unit(vectors - mean)
+        _, directions = np.linalg.eigh(centred.T @ centred)
+        return FeaturesPreprocessing(mean.astype(np.float32), directions[:, ::-1].T.astype(np.float32))
+
+    def load_preprocessing(self, folder: Path) -> FeaturesPreprocessing:
+        return FeaturesPreprocessing.load(folder)
+
+    def build(self, dim: int, preprocessing: FeaturesPreprocessing) -> FeaturesEncoder:
+        return FeaturesEncoder(dim, preprocessing)
+
+
+class FeaturesPreprocessing(Preprocessing):
+    """Unit length, minus the mean of the training items, unit length again.
+
+    The mean is what all vectors of an encoder share (the cone of Ethayarajh 2019); without it inner products tell
+    items apart.
+
+    Args:
+        mean: of the training items' unit vectors. (F,)
+        directions: principal directions of the centred vectors, strongest first; they start the projection. (F, F)
+    """
+
+    def __init__(self, mean: np.ndarray, directions: np.ndarray) -> None:
+        self.mean = mean
+        self.directions = directions
+
+    def __call__(self, raw: np.ndarray) -> np.ndarray:
+        return _unit(_unit(np.asarray(raw, dtype=np.float32)) - self.mean).astype(np.float32)
+
+    def collate(self, samples: list[np.ndarray]) -> dict[str, Tensor]:
+        return {"vectors": torch.from_numpy(np.stack(samples))}
+
+    def save(self, folder: Path) -> None:
+        np.savez(folder / "statistics.npz", mean=self.mean, directions=self.directions)
+
+    @classmethod
+    def load(cls, folder: Path) -> FeaturesPreprocessing:
+        with np.load(folder / "statistics.npz") as stored:
+            return cls(stored["mean"], stored["directions"])
+
+
+class FeaturesEncoder(ModalityEncoder):
+    """One token: a linear map of the vector.
+
+    It starts as the projection on the strongest principal directions, rotated at random: inner products within the
+    modality are kept as far as ``dim`` allows, and two modalities do not share axes by accident.
+    """
+
+    def __init__(self, dim: int, preprocessing: FeaturesPreprocessing) -> None:
+        super().__init__()
+        directions = torch.from_numpy(preprocessing.directions)
+        self.projection = nn.Linear(directions.shape[1], dim, bias=False)
+        kept = directions[:dim]
+        rotation = torch.linalg.qr(torch.randn(dim, dim))[0]
+        with torch.no_grad():
+            self.projection.weight.copy_(rotation[:, : len(kept)] @ kept)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tokens:
+        tokens = self.projection(inputs["vectors"])[:, None]
+        return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.maximum(norms, 1e-12)

@@ -1,0 +1,68 @@
+"""Pictures: a timm tower on small squares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrec.data.dataset import Dataset
+from mmrec.media.image import decode_image
+from mmrec.modality_encoders.base import JsonPreprocessing, ModalityEncoder, Tokens
+from mmrec.modality_encoders.timm_tower import UnitHead, timm_tower
+
+__all__ = ["ImageConfig", "ImageEncoder", "ImagePreprocessing", "resize"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """A timm network from scratch; the default trains on a CPU."""
+
+    tower: str = "test_convnext"
+    """Any timm network without batch normalisation."""
+    size_px: int = 64
+    """Side of the square that pictures are resized to; proportions give way, the whole picture is seen."""
+
+    def fit(self, dataset: Dataset, modality: str, train_items: np.ndarray) -> ImagePreprocessing:
+        return ImagePreprocessing(size_px=self.size_px)
+
+    def load_preprocessing(self, folder: Path) -> ImagePreprocessing:
+        return ImagePreprocessing.load(folder)
+
+    def build(self, dim: int, preprocessing: ImagePreprocessing) -> ImageEncoder:
+        return ImageEncoder(dim, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePreprocessing(JsonPreprocessing):
+    """Bytes of a picture -> uint8 RGB (3, size, size); the network normalises, on its own device."""
+
+    size_px: int
+
+    def __call__(self, raw: bytes) -> np.ndarray:
+        return resize(decode_image(raw)[None], self.size_px)[0]
+
+
+class ImageEncoder(ModalityEncoder):
+    """One token: the tower's pooled output."""
+
+    def __init__(self, dim: int, config: ImageConfig) -> None:
+        super().__init__()
+        self.tower, width = timm_tower(config.tower)
+        self.head = UnitHead(width, dim)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tokens:
+        pixels = inputs["values"].float() / 127.5 - 1.0  # (P, 3, S, S) in -1 to 1
+        tokens = self.head(self.tower(pixels))[:, None]
+        return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+
+
+def resize(frames: np.ndarray, size_px: int) -> np.ndarray:
+    """Antialiased resize of uint8 frames (F, H, W, 3) to (F, 3, size, size)."""
+    from torchvision.transforms.v2 import functional
+
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    return functional.resize(pixels, [size_px, size_px], antialias=True).contiguous().numpy()
