@@ -69,14 +69,16 @@ def write_feature_set(
         rows = slice(start, start + _ROWS)
         with np.errstate(over="ignore"):
             block = np.asarray(vectors[row_of[rows]]).astype(dtype)  # an overflow becomes infinite, and is recorded
-        nan, finite = np.isnan(block).all(axis=1), np.isfinite(block).all(axis=1)
+        finite, nothing = np.isfinite(block).all(axis=1), np.isnan(block).all(axis=1)
         zero = ~block.any(axis=1)
         present[rows] = finite & ~zero
-        stored[rows] = np.where(present[rows][:, None], block, dtype(0))
-        for n in np.flatnonzero(zero | (~finite & ~nan)):
-            error, message = ("ZeroVector", "all values are zero") if zero[n] else ("NotFinite", "some values are NaN or infinite")
-            row = {"item_id": item_ids[start + n], "modality": name, "stage": "ingest", "error": error}
-            errors.append({**row, "message": f"{message}; treated as missing"})
+        stored[rows] = np.where(present[rows, None], block, dtype(0))
+        for which, error, message in (
+            (zero, "ZeroVector", "all values are zero"),
+            (~finite & ~nothing, "NotFinite", "some values are NaN or infinite"),
+        ):
+            fault = {"modality": name, "stage": "ingest", "error": error, "message": f"{message}; treated as missing"}
+            errors.extend({"item_id": item_ids[start + n], **fault} for n in np.flatnonzero(which).tolist())
     stored.flush()
     del stored
     np.save(writer.path(f"features/{name}.present.npy"), present)
@@ -97,6 +99,7 @@ def _load(path: Path, name: str, num_items: int) -> np.ndarray:
         raise DataError(f"--features {name}: {path} holds {shape}; it must be floats of shape (items, dim)")
     if len(vectors) != num_items:
         raise DataError(
-            f"--features {name}: {path} has {len(vectors):,} rows, the item table {num_items:,}; row i belongs to item i"
+            f"--features {name}: {path} has {len(vectors):,} rows, the item table {num_items:,}; "
+            "row i belongs to item i"
         )
     return vectors

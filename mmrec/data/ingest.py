@@ -36,7 +36,7 @@ class IngestConfig:
     """Build a dataset folder from an item table, an interaction table, media files and ready-made vectors."""
 
     items: Path
-    """Item table (.parquet, .csv): item_id, and any of text, image, audio, video (paths; empty = missing), attributes."""
+    """Item table (.parquet, .csv): item_id, any of text, image, audio, video (paths; empty = missing), attributes."""
     interactions: Path
     """Interaction table (.parquet, .csv): user_id, item_id, and timestamp or position; optionally rating, split."""
     out: Path
@@ -179,7 +179,14 @@ def _write_media(
     return _item_table(kept, facts), has_any
 
 
-_PLACE = {"shard": pl.Int32, "offset": pl.Int64, "size": pl.Int64, "xxh3": pl.UInt64, "ext": pl.String, "status": pl.String}
+_PLACE = {
+    "shard": pl.Int32,
+    "offset": pl.Int64,
+    "size": pl.Int64,
+    "xxh3": pl.UInt64,
+    "ext": pl.String,
+    "status": pl.String,
+}
 _FACTS = {
     "width": pl.Int32,
     "height": pl.Int32,
@@ -243,8 +250,7 @@ def _manifest(
 ) -> dict[str, Any]:
     """Everything but the files; paths and times stay out, so that equal input gives equal bytes."""
     media = {
-        modality: {status: number for status, number in sorted(table[f"{modality}.status"].value_counts().iter_rows())}
-        for modality in MEDIA_MODALITIES
+        modality: dict(sorted(table[f"{modality}.status"].value_counts().iter_rows())) for modality in MEDIA_MODALITIES
     }
     build = {
         "text_columns": list(config.text_columns),

@@ -172,11 +172,13 @@ def _match_items(histories: Histories, item_ids: pl.Series, unknown_items: str, 
     unknown = histories.events.filter(pl.col("item_idx").is_null())
     if unknown.height and unknown_items == "error":
         raise DataError(
-            f"{path}: {unknown.height:,} events name {unknown['item_id'].n_unique():,} items that the item table lacks, "
+            f"{path}: {unknown.height:,} events name {unknown['item_id'].n_unique():,} items not in the item table, "
             f"for example {unknown['item_id'][0]!r}; add them to the items, or leave the events out with "
             "--unknown-items drop"
         )
-    _leave_out(histories, pl.col("item_idx").is_null(), "UnknownItem", "an event with an item that the item table lacks")
+    _leave_out(
+        histories, pl.col("item_idx").is_null(), "UnknownItem", "an event with an item that is not in the item table"
+    )
 
 
 def _reasons(left_out: dict[str, int]) -> str:

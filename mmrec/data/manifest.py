@@ -29,7 +29,7 @@ SCHEMA_VERSION = 1
 # Modalities whose content lies in the shards, in the order in which they are stored and shown.
 MEDIA_MODALITIES = ("image", "text", "audio", "video")
 
-# Facts of a medium in items.parquet, one column `<modality>.<fact>` each, beside shard, offset, size, xxh3, ext, status.
+# Facts of a medium in items.parquet, a column `<modality>.<fact>` each, beside shard, offset, size, xxh3, ext, status.
 MEDIA_FIELDS = {
     "image": ("width", "height"),
     "text": (),
@@ -94,7 +94,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{file} is damaged ({error}); ingest the data again") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise DataError(f"{file} does not describe a dataset (its schema is not {SCHEMA!r}); give a folder of `mmrec ingest`")
+        raise DataError(
+            f"{file} does not describe a dataset (its schema is not {SCHEMA!r}); give one of `mmrec ingest`"
+        )
     version = manifest.get("schema_version")
     if version != SCHEMA_VERSION:
         raise DataError(

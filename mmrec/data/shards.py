@@ -55,7 +55,7 @@ class ShardWriter:
             self.close()
         if self._tar is None:
             path = self._writer.path(shard_name(self.num_shards))
-            self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)
+            self._tar = tarfile.TarFile(path, "w", format=tarfile.USTAR_FORMAT)
             self.num_shards += 1
             self._num_items = 0
         self._num_items += 1

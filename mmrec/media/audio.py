@@ -7,10 +7,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from mmrec.errors import MediaError
+from mmrec.media.container import extension, open_container
 from mmrec.media.info import MediaInfo
 
 __all__ = ["SILENCE_PEAK", "decode_audio", "probe_audio"]
@@ -19,6 +21,11 @@ __all__ = ["SILENCE_PEAK", "decode_audio", "probe_audio"]
 SILENCE_PEAK = 0.5 / 32768
 # Probing decodes at most this much of a file; what comes after is taken on trust.
 _PROBE_S = 600.0
+# Bound on the memory of one clip (200 MB), whatever rate and length its header claims.
+_MAX_SAMPLES = 50_000_000
+_RATES_HZ = (1_000, 768_000)
+# What libsndfile reads well. MP3, also inside WAV, is left to FFmpeg, which skips a bad frame instead of ending there.
+_SNDFILE_MAGIC = (b"RIFF", b"RF64", b"FORM", b"fLaC", b"OggS", b".snd", b"caff")
 _BLOCK = 1 << 16
 _EXTENSIONS = {"WAVEX": "wav", "RF64": "wav", "MPEG": "mp3"}
 _CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": "m4a", "matroska,webm": "mka", "asf": "wma"}
@@ -49,7 +56,8 @@ def decode_audio(data: bytes, sample_rate: int, max_duration_s: float) -> np.nda
     # Polyphase resampling is deterministic, fast, and has no state that threads could share.
     from scipy.signal import resample_poly
 
-    ratio = Fraction(sample_rate, clip.sample_rate)
+    # The bound keeps the filter short at odd rates; it detunes by less than one part in a million.
+    ratio = Fraction(sample_rate, clip.sample_rate).limit_denominator(1000)
     return resample_poly(clip.samples, ratio.numerator, ratio.denominator).astype(np.float32)
 
 
@@ -81,7 +89,7 @@ def _decode(data: bytes, max_duration_s: float) -> _Clip:
     if not data:
         raise MediaError("audio is empty (0 bytes)")
     clip = _decode_soundfile(data, max_duration_s) or _decode_av(data, max_duration_s)
-    if not len(clip.samples):
+    if not clip.samples.size:
         raise MediaError("audio holds no samples")
     if not np.isfinite(clip.samples).all():
         raise MediaError("audio holds samples that are not finite numbers")
@@ -90,11 +98,15 @@ def _decode(data: bytes, max_duration_s: float) -> _Clip:
 
 def _decode_soundfile(data: bytes, max_duration_s: float) -> _Clip | None:
     """None where libsndfile does not know the format or finds damage; FFmpeg then has the last word."""
+    if not data.startswith(_SNDFILE_MAGIC):
+        return None
     import soundfile
 
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            wanted = min(file.frames, math.ceil(max_duration_s * file.samplerate))
+            if file.subtype.startswith("MPEG"):
+                return None
+            wanted = min(file.frames, _num_samples(max_duration_s, file.samplerate))
             blocks = []
             while wanted > 0:  # blockwise: many channels are mixed down before the next block is read
                 block = file.read(min(wanted, _BLOCK), dtype="float32", always_2d=True)
@@ -103,42 +115,49 @@ def _decode_soundfile(data: bytes, max_duration_s: float) -> _Clip | None:
                 blocks.append(block.mean(axis=1, dtype=np.float32))
                 wanted -= len(block)
             samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-            ext = _EXTENSIONS.get(file.format, file.format.lower())
+            ext = str(_EXTENSIONS.get(file.format, file.format.lower()))
             return _Clip(samples, file.samplerate, file.frames / file.samplerate, ext)
-    except (soundfile.LibsndfileError, RuntimeError, ValueError):
+    except (soundfile.SoundFileError, RuntimeError, ValueError):
         return None
 
 
+def _num_samples(duration_s: float, sample_rate: int) -> int:
+    if not _RATES_HZ[0] <= sample_rate <= _RATES_HZ[1]:
+        raise MediaError(f"audio of {sample_rate:,} Hz; usable rates are {_RATES_HZ[0]:,} to {_RATES_HZ[1]:,} Hz")
+    return min(math.ceil(duration_s * sample_rate), _MAX_SAMPLES)
+
+
 def _decode_av(data: bytes, max_duration_s: float) -> _Clip:
-    import av
+    from av.error import FFmpegError
 
     try:
-        with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+        with open_container(data) as container:
             if not container.streams.audio:
                 raise MediaError(f"no audio stream in this {container.format.name} file")
             stream = container.streams.audio[0]
-            if not stream.codec_context.sample_rate:
-                raise MediaError("the audio stream states no sample rate")
+            if stream.codec_context is None:
+                raise MediaError(f"an audio stream of unknown coding in this {container.format.name} file")
+            rate = int(stream.codec_context.sample_rate or 0)
+            limit = _num_samples(max_duration_s, rate)
             faults = [0]
-            rate = int(stream.codec_context.sample_rate)
-            blocks, count = [], 0
+            blocks, count = [np.zeros(0, np.float32)], 0
             for block in _mono_blocks(container, stream, rate, faults):
                 blocks.append(block)
                 count += len(block)
-                if count >= max_duration_s * rate:
+                if count >= limit:
                     break
-            samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-            declared = float(stream.duration * stream.time_base) if stream.duration else count / rate
-            ext = _CONTAINERS.get(container.format.name, container.format.name.split(",")[0])
-            limit = math.ceil(max_duration_s * rate)
-            duration_s = declared if count >= limit else count / rate
-            return _Clip(samples[:limit], rate, duration_s, ext, faults[0])
-    except av.FFmpegError as error:
+            samples = np.concatenate(blocks)[:limit]
+            declared = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+            duration_s = max(declared, count / rate) if count >= limit else count / rate
+            ext = extension(container, _CONTAINERS)
+            return _Clip(samples, rate, duration_s, ext, faults[0])
+    except FFmpegError as error:
         raise MediaError(f"not readable as audio: {error.strerror or type(error).__name__}") from error
 
 
-def _mono_blocks(container, stream, rate: int, faults: list[int]) -> Iterator[np.ndarray]:
+def _mono_blocks(container: Any, stream: Any, rate: int, faults: list[int]) -> Iterator[np.ndarray]:
     import av
+    from av.error import FFmpegError
 
     resampler = av.AudioResampler(format="fltp", layout=stream.codec_context.layout.name or "mono", rate=rate)
     packets = container.demux(stream)
@@ -147,17 +166,16 @@ def _mono_blocks(container, stream, rate: int, faults: list[int]) -> Iterator[np
             packet = next(packets)
         except StopIteration:
             return
-        except av.FFmpegError:  # the container ends in the middle of a packet
+        except FFmpegError:  # the container ends in the middle of a packet
             faults[0] += 1
             return
         try:
-            frames = packet.decode()
-        except av.FFmpegError:
+            parts = [part for frame in packet.decode() for part in resampler.resample(frame)]
+        except (FFmpegError, ValueError):  # ValueError: the layout changes in mid-stream
             faults[0] += 1
             continue
-        for frame in frames:
-            for part in resampler.resample(frame):
-                yield part.to_ndarray().mean(axis=0, dtype=np.float32)
+        for part in parts:
+            yield part.to_ndarray().mean(axis=0, dtype=np.float32)
 
 
 def _wav_is_cut_off(data: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import warnings
@@ -21,6 +22,8 @@ _EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
 # What Pillow's decoders raise on damaged bytes (fuzzed files reach all of them).
 _DECODE_ERRORS = (
     OSError,
+    RuntimeError,
+    MemoryError,
     ValueError,
     SyntaxError,
     EOFError,
@@ -61,9 +64,8 @@ def _open(data: bytes) -> Image:
     if not data:
         raise MediaError("image is empty (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # malformed EXIF and sizes are judged below, not printed
-            picture = Image.open(io.BytesIO(data))
+        _silence_pillow()
+        picture = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise MediaError(f"image is too large, at most {MAX_PIXELS:,} pixels: {_one_line(error)}") from error
     except _DECODE_ERRORS as error:
@@ -74,6 +76,15 @@ def _open(data: bytes) -> Image:
     if min(width, height) < MIN_SIDE_PX:
         raise MediaError(f"image of {width}x{height} is too small, at least {MIN_SIDE_PX} pixels a side")
     return picture
+
+
+@functools.cache
+def _silence_pillow() -> None:
+    """Pillow warns of malformed EXIF and large sizes once a file; both are judged here, and errors still raise.
+
+    One lasting filter, because ``warnings.catch_warnings`` corrupts the filters when threads use it at once.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\..*")
 
 
 def _upright(picture: Image) -> Image:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mmrec.errors import MediaError
+from mmrec.media.container import extension, open_container
 from mmrec.media.info import MAX_PIXELS, MIN_SIDE_PX, MediaInfo
 
 __all__ = ["decode_video", "probe_video"]
 
 # Probing decodes at most this many frames (100 s at 30 fps); longer clips are only demultiplexed after that.
 _PROBE_FRAMES = 3000
-# A wanted frame leaves a decoder at most this many packets late (reordering); reading on costs time for nothing.
 _CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": "mp4", "matroska,webm": "mkv", "mpegts": "ts", "mpeg": "mpg"}
 
 
@@ -24,7 +24,6 @@ _CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": "mp4", "matroska,webm": "mkv", "mpegts
 class _Stream:
     """The packets of one video stream from its first keyframe on, in the order of the file."""
 
-    container: Any
     codec: Any
     ext: str
     time_base: float
@@ -34,12 +33,9 @@ class _Stream:
     faults: int
     lost_packets: int  # before the first keyframe, undecodable by anyone
     fps: float
-    decoded: dict[int, Any] = field(default_factory=dict)
 
 
-def decode_video(
-    data: bytes, num_frames: int, *, short_side_px: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def decode_video(data: bytes, num_frames: int, *, short_side_px: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Decode up to ``num_frames`` different frames, evenly spaced over the part of the clip that decodes.
 
     Args:
@@ -54,12 +50,11 @@ def decode_video(
     """
     with _Opened(data) as stream:
         wanted = _evenly_spaced(stream.times, num_frames)
-        chosen = _decode_positions(stream, wanted)
-        if not chosen:  # the chosen pictures are damaged: anything that decodes is better than nothing
-            chosen = {round(time, 9): frame for time, frame in _decode_all(stream, _PROBE_FRAMES)}
+        # Where the groups of pictures that were chosen are damaged, the nearest frames that decode stand in.
+        chosen = _decode_positions(stream, wanted) or _nearest(_decode_all(stream), stream.times[wanted])
         if not chosen:
             raise MediaError("video holds no frame that decodes")
-        times = np.array(sorted(chosen))[:num_frames] if len(chosen) <= num_frames else _thin(chosen, num_frames)
+        times = np.array(sorted(chosen))
         frames = [_to_rgb(chosen[time], short_side_px) for time in times]
         height, width = frames[0].shape[:2]
         same_size = [n for n, frame in enumerate(frames) if frame.shape[:2] == (height, width)]
@@ -74,7 +69,7 @@ def probe_video(data: bytes) -> MediaInfo:
     """
     with _Opened(data) as stream:
         decoded, size = 0, (0, 0)
-        for _, frame in _decode_all(stream, _PROBE_FRAMES):
+        for _, frame in itertools.islice(_decode_all(stream), _PROBE_FRAMES):
             if not decoded:
                 size = (frame.height, frame.width) if abs(_rotation(frame)) == 90 else (frame.width, frame.height)
             decoded += 1
@@ -108,12 +103,12 @@ class _Opened:
         self._container: Any = None
 
     def __enter__(self) -> _Stream:
-        import av
+        from av.error import FFmpegError
 
         try:
-            self._container = av.open(io.BytesIO(self._data), metadata_errors="ignore")
+            self._container = open_container(self._data)
             return _read_packets(self._container)
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             self.__exit__()
             raise MediaError(f"not readable as video: {error.strerror or type(error).__name__}") from error
         except MediaError:
@@ -127,10 +122,15 @@ class _Opened:
 
 
 def _read_packets(container: Any) -> _Stream:
-    if not container.streams.video:
+    from av.stream import Disposition
+
+    clips = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not clips:  # the cover of a song is a still picture
         raise MediaError(f"no video stream in this {container.format.name} file")
-    stream = container.streams.video[0]
+    stream = clips[0]
     codec = stream.codec_context
+    if codec is None:
+        raise MediaError(f"a video stream of unknown coding in this {container.format.name} file")
     codec.thread_count = 1  # clips are decoded in parallel, not the frames of one clip
     if codec.width * codec.height > MAX_PIXELS:
         raise MediaError(f"video of {codec.width}x{codec.height} is too large, at most {MAX_PIXELS:,} pixels a frame")
@@ -148,9 +148,8 @@ def _read_packets(container: Any) -> _Stream:
     known = all(value is not None for value in clock)
     times = np.array([value * time_base for value in clock] if known else np.arange(len(packets)) / fps)
     return _Stream(
-        container=container,
         codec=codec,
-        ext=_CONTAINERS.get(container.format.name, container.format.name.split(",")[0]),
+        ext=extension(container, _CONTAINERS),
         time_base=time_base if known else 0.0,
         packets=packets,
         times=times,
@@ -162,7 +161,7 @@ def _read_packets(container: Any) -> _Stream:
 
 
 def _demux(container: Any, stream: Any) -> tuple[list[Any], int]:
-    import av
+    from av.error import FFmpegError
 
     packets, iterator = [], container.demux(stream)
     while True:
@@ -170,7 +169,7 @@ def _demux(container: Any, stream: Any) -> tuple[list[Any], int]:
             packet = next(iterator)
         except StopIteration:
             return packets, 0
-        except av.FFmpegError:  # the container ends in the middle of a packet
+        except FFmpegError:  # the container ends in the middle of a packet
             return packets, 1
         if packet.size:
             packets.append(packet)
@@ -191,49 +190,57 @@ def _evenly_spaced(times: np.ndarray, num_frames: int) -> np.ndarray:
 
 def _decode_positions(stream: _Stream, wanted: np.ndarray) -> dict[float, Any]:
     """Decode the groups of pictures that hold the wanted packets; others are never given to the decoder."""
-    groups = np.searchsorted(stream.keyframes, wanted, side="right") - 1
-    ends = np.append(stream.keyframes[1:], len(stream.packets))
+    bounds = [*stream.keyframes.tolist(), len(stream.packets)]
+    runs: list[list[int]] = []  # first group, last group, in order; neighbours are decoded in one go
     chosen: dict[float, Any] = {}
-    for group in np.unique(groups):
-        targets = np.sort(stream.times[wanted[groups == group]])
-        best: dict[float, tuple[float, Any]] = {}
-        for time, frame in _decode_run(stream, stream.keyframes[group], ends[group], float(targets[-1])):
-            nearest = float(targets[np.abs(targets - time).argmin()])
-            if nearest not in best or abs(time - nearest) < abs(best[nearest][0] - nearest):
-                best[nearest] = (time, frame)
-        chosen.update(dict(best.values()))
+    for position in np.sort(wanted).tolist():
+        group = int(np.searchsorted(stream.keyframes, position, side="right")) - 1
+        # A picture shown before its group's keyframe (an open group) also needs the group before.
+        first = max(group - 1, 0) if stream.times[position] < stream.times[bounds[group]] else group
+        if runs and first <= runs[-1][1] + 1:
+            runs[-1][1] = group
+        else:
+            runs.append([first, group])
+    for first, last in runs:
+        start, end = bounds[first], bounds[last + 1]
+        targets = np.sort(stream.times[wanted[(wanted >= start) & (wanted < end)]])
+        chosen.update(_nearest(_decode_run(stream, start, end, float(targets[-1])), targets))
     return chosen
 
 
-def _decode_all(stream: _Stream, limit: int) -> Iterator[tuple[float, Any]]:
-    for count, pair in enumerate(_decode_run(stream, 0, len(stream.packets), float("inf")), start=1):
-        yield pair
-        if count >= limit:
-            return
+def _nearest(run: Iterable[tuple[float, Any]], targets: np.ndarray) -> dict[float, Any]:
+    """Of the frames that ``run`` yields, the one nearest to each target, by time; memory holds one a target."""
+    best: dict[float, tuple[float, Any]] = {}
+    for time, frame in run:
+        target = float(targets[np.abs(targets - time).argmin()])
+        if target not in best or abs(time - target) < abs(best[target][0] - target):
+            best[target] = (time, frame)
+    return dict(best.values())
+
+
+def _decode_all(stream: _Stream) -> Iterator[tuple[float, Any]]:
+    return _decode_run(stream, 0, len(stream.packets), float("inf"))
 
 
 def _decode_run(stream: _Stream, start: int, end: int, until: float) -> Iterator[tuple[float, Any]]:
     """Frames of packets ``start:end`` with their times, up to the first at or after ``until``, past bad packets."""
-    import av
+    from av.error import FFmpegError
 
     stream.codec.flush_buffers()
+    count = 0
     for position in [*range(start, end), None]:  # None drains what the decoder still holds
         try:
             frames = stream.codec.decode(None if position is None else stream.packets[position])
-        except av.FFmpegError:
+        except FFmpegError:
             stream.faults += 1
             continue
         for frame in frames:
-            at = stream.times[start if position is None else position]
-            time = float(at if frame.pts is None or not stream.time_base else frame.pts * stream.time_base)
+            known = frame.pts is not None and stream.time_base > 0.0
+            time = float((frame.pts or 0) * stream.time_base if known else stream.times[start + count])
+            count = min(count + 1, end - start - 1)
             yield time, frame
             if time >= until - 1e-6:
                 return
-
-
-def _thin(chosen: dict[float, Any], num_frames: int) -> np.ndarray:
-    times = np.array(sorted(chosen))
-    return times[np.round((np.arange(num_frames) + 0.5) / num_frames * len(times) - 0.5).astype(int)]
 
 
 def _rotation(frame: Any) -> int:
