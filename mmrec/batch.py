@@ -29,7 +29,7 @@ class ItemBatch:
             is absent from the dictionary.
     """
 
-    item_idx: Int[Tensor, "I"]
+    item_idx: Int[Tensor, I]
     modalities: tuple[str, ...]
     present: Bool[Tensor, "I M"]
     inputs: dict[str, dict[str, Tensor]]
@@ -54,16 +54,16 @@ class SequenceBatch:
             None in inference. ("N",)
     """
 
-    item_idx: Int[Tensor, "N"]
-    offsets: Int[Tensor, "B+1"]
-    timestamps: Int[Tensor, "N"] | None = None
-    target_idx: Int[Tensor, "N"] | None = None
+    item_idx: Int[Tensor, N]
+    offsets: Int[Tensor, B+1]
+    timestamps: Int[Tensor, N] | None = None
+    target_idx: Int[Tensor, N] | None = None
 
     def __len__(self) -> int:
         return self.offsets.shape[0] - 1
 
     @property
-    def lengths(self) -> Int[Tensor, "B"]:
+    def lengths(self) -> Int[Tensor, B]:
         return self.offsets[1:] - self.offsets[:-1]
 
     def to(self, device: torch.device | str) -> SequenceBatch:
@@ -90,9 +90,9 @@ class StepBatch:
 
     items: ItemBatch
     sequences: SequenceBatch
-    step_items: Int[Tensor, "S"]
-    candidate_idx: Int[Tensor, "C"]
-    log_inclusion: Float[Tensor, "C"]
+    step_items: Int[Tensor, S]
+    candidate_idx: Int[Tensor, C]
+    log_inclusion: Float[Tensor, C]
     num_targets: int
     rank_users: tuple[int, ...]
 

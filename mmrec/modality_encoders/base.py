@@ -63,7 +63,7 @@ class JsonPreprocessing(Preprocessing):
         return cls(**json.loads((folder / "preprocessing.json").read_text()))
 
     def collate(self, samples: list[Any]) -> dict[str, Tensor]:
-        return {"values": torch.from_numpy(np.stack(samples))}
+        return {"values": torch.from_numpy(np.asarray(samples))}
 
 
 class ModalityEncoder(nn.Module, ABC):

@@ -57,7 +57,7 @@ class FeaturesPreprocessing(Preprocessing):
         return _unit(_unit(np.asarray(raw, dtype=np.float32)) - self.mean).astype(np.float32)
 
     def collate(self, samples: list[np.ndarray]) -> dict[str, Tensor]:
-        return {"vectors": torch.from_numpy(np.stack(samples))}
+        return {"vectors": torch.from_numpy(np.asarray(samples))}
 
     def save(self, folder: Path) -> None:
         np.savez(folder / "statistics.npz", mean=self.mean, directions=self.directions)

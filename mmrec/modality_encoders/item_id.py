@@ -57,7 +57,7 @@ class ItemIdPreprocessing(Preprocessing):
         return self.rows[raw]
 
     def collate(self, samples: list[np.int64]) -> dict[str, Tensor]:
-        return {"rows": torch.from_numpy(np.array(samples, dtype=np.int64))}
+        return {"rows": torch.from_numpy(np.asarray(samples))}
 
     def save(self, folder: Path) -> None:
         np.save(folder / "rows.npy", self.rows)

@@ -1,0 +1,198 @@
+"""The command `mmrec`: from tables and media files to item embeddings that recommend.
+
+Each command is a function; tyro makes its options from the signature and its help from the docstring. Heavy imports
+stand inside the functions, so that help, errors and searches answer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from mmrec.errors import ConfigError, MMRecError, unknown_name
+
+__all__ = ["main", "train_recipes"]
+
+logger = logging.getLogger(__name__)
+
+Positional = tyro.conf.Positional
+SplitChoice = Literal["auto", "leave_one_out", "global_time", "provided"]
+
+OVERVIEW = """usage: mmrec COMMAND [OPTIONS]      (mmrec COMMAND --help tells the options)
+
+Train recommenders on what items look, read, sound and move like.
+
+  demo        make a small world of media and run the whole job on it
+  ingest      tables and media files -> a dataset folder
+  check       verify every hash of a dataset folder and print what is in it
+  train       a dataset folder -> a checkpoint      mmrec train hybrid --data DATASET
+  evaluate    a checkpoint or an export -> metrics.json, per-user ranks, report.html
+  baselines   untrained and counting methods on the same split
+  export      a checkpoint -> item embeddings (Parquet, manifest, index)
+  search      items nearest to an item, a text or a media file
+  recommend   items for a user or for a list of items
+  report      metrics.json -> report.html
+
+--debug shows the traceback of an error.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; return its exit code: 0, or 2 with one line on standard error that says what to do."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    debug = "--debug" in argv
+    argv = [argument for argument in argv if argument != "--debug"]
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(OVERVIEW)
+        return 0
+    _log_to_stderr(debug)
+    try:
+        if argv[0] not in COMMANDS:
+            raise ConfigError(unknown_name("command", argv[0], COMMANDS))
+        return COMMANDS[argv[0]](argv[1:]) or 0
+    except MMRecError as error:
+        if debug:
+            raise
+        print(f"mmrec {argv[0]}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"mmrec {argv[0]}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _log_to_stderr(debug: bool) -> None:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
+    logging.getLogger("mmrec").setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def _parse(function: Callable[..., Any], argv: list[str]) -> Any:
+    return tyro.cli(function, args=argv, prog=f"mmrec {function.__name__}", description=function.__doc__)
+
+
+def _command(function: Callable[..., Any]) -> Callable[[list[str]], int]:
+    return lambda argv: _parse(function, argv)
+
+
+def demo(out: Path = Path("demo"), seed: int = 0) -> None:
+    """Make a small world of images, texts, sounds and clips, and run the whole job on it (a few minutes).
+
+    Args:
+        out: folder for everything that the demo writes; must not exist.
+        seed: decides the world and the training.
+    """
+    from mmrec.demo import run_demo
+
+    run_demo(out, main, seed=seed)
+
+
+def _ingest(argv: list[str]) -> int:
+    from mmrec.data.ingest import IngestConfig, ingest
+
+    config = tyro.cli(IngestConfig, args=argv, prog="mmrec ingest")
+    ingest(config)
+    _print_dataset(config.out)
+    return 0
+
+
+def check(dataset: Positional[Path]) -> int:
+    """Verify every hash and index entry of a dataset folder and print what is in it.
+
+    Args:
+        dataset: folder made by `mmrec ingest`.
+    """
+    from mmrec.data.dataset import verify_dataset
+
+    faults = verify_dataset(dataset)
+    for fault in faults:
+        print(fault)
+    if faults:
+        print(f"{len(faults)} faults in {dataset}", file=sys.stderr)
+        return 2
+    _print_dataset(dataset)
+    return 0
+
+
+def _print_dataset(path: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmrec.data.dataset import Dataset
+
+    data = Dataset.open(path)
+    table = Table(title=f"{data.name}: {path}", title_justify="left")
+    table.add_column("what")
+    table.add_column("count", justify="right")
+    table.add_row("items", f"{data.num_items:,}")
+    table.add_row("users", f"{data.num_users:,}")
+    table.add_row(f"interactions (order: {data.sequences.order})", f"{len(data.sequences.item_idx):,}")
+    for modality in data.modalities:
+        number = int(data.present(modality).sum())
+        table.add_row(f"items with {modality}", f"{number:,} ({number / data.num_items:.1%})")
+    table.add_row("rows in errors.parquet", f"{data.num_errors:,}")
+    Console().print(table)
+
+
+def _train(argv: list[str]) -> int:
+    """`mmrec train PRESET --data DATASET [--out RUN] [overrides]`: the defaults of the overrides depend on the data."""
+    from mmrec.training.presets import PRESETS, preset
+    from mmrec.training.trainer import train
+
+    lines = "\n".join(f"  {name:10s}{what}" for name, what in PRESETS.items())
+    usage = (
+        "usage: mmrec train PRESET --data DATASET [--out RUN] [overrides]\n\n"
+        f"presets (settings follow from the size and density of the data):\n{lines}\n\n"
+        "mmrec train PRESET --data DATASET --help lists every setting with its value for this data."
+    )
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage)
+        return 0
+    data = _option(argv, "--data")
+    if data is None:
+        raise ConfigError("no --data given; it must be a dataset folder made by `mmrec ingest`")
+    split = _option(argv, "--split") or "auto"
+    quantile = float(_option(argv, "--split-quantile") or 0.9)
+    defaults = preset(argv[0], Path(data), split=split, split_quantile=quantile)  # pyright: ignore[reportArgumentType]
+    config = tyro.cli(type(defaults), args=argv[1:], default=defaults, prog=f"mmrec train {argv[0]}")
+    run = train(config)
+    _print_once(f"trained: {run}")
+    return 0
+
+
+def _option(argv: list[str], name: str) -> str | None:
+    """Value of an option that is needed before the others can be parsed."""
+    for place, argument in enumerate(argv):
+        if argument == name and place + 1 < len(argv):
+            return argv[place + 1]
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _print_once(line: str) -> None:
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(line)
+
+
+def train_recipes(*recipes: Callable[[], Any]) -> None:
+    """Command line of a recipe file: `accelerate launch -m train.<dataset> RECIPE [overrides]`."""
+    from mmrec.training.trainer import train
+
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    _log_to_stderr(False)
+    by_name = {recipe.__name__: recipe for recipe in recipes}
+    argv = sys.argv[1:]
+    try:
+        if not argv or argv[0] not in by_name:
+            given = argv[0] if argv else "(none)"
+            raise ConfigError(unknown_name("recipe", given, by_name))
+        defaults = by_name[argv[0]]()
+        _print_once(f"trained: {train(tyro.cli(type(defaults), args=argv[1:], default=defaults))}")
+    except MMRecError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,111 @@
+"""Fusion: tokens of whatever modalities an item has -> one item vector.
+
+Legend: I items, T tokens of all modalities side by side, M modalities, K latent queries, D model width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mmrec.errors import ConfigError
+
+__all__ = ["AttentionFusion", "AttentionFusionConfig", "FusionConfig", "MeanFusion", "MeanFusionConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionFusionConfig:
+    """Learned queries attend to all present tokens; what they find is added to the gated mean of the modalities."""
+
+    num_latents: int = 4
+    """Learned queries."""
+    num_heads: int = 2
+    """Attention heads; must divide the model width."""
+    dropout: float = 0.1
+    """Share of what the queries found that is dropped in training."""
+
+    def build(self, dim: int, num_modalities: int) -> AttentionFusion:
+        return AttentionFusion(dim, num_modalities, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanFusionConfig:
+    """The gated mean of the present modalities alone: the plain comparison."""
+
+    def build(self, dim: int, num_modalities: int) -> MeanFusion:
+        return MeanFusion(dim, num_modalities)
+
+
+FusionConfig = AttentionFusionConfig | MeanFusionConfig
+
+
+class MeanFusion(nn.Module):
+    """Mean over the present modalities of gate x mean of the modality's tokens; absent ones do not count.
+
+    An item without any token gets a learned vector.
+
+    Args:
+        dim: D.
+        num_modalities: M.
+    """
+
+    def __init__(self, dim: int, num_modalities: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.ones(num_modalities))
+        self.nothing = nn.Parameter(torch.randn(dim) * dim**-0.5)
+
+    def forward(
+        self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, "T"]
+    ) -> Float[Tensor, "I D"]:
+        """Args: tokens; mask, True = real; modality: which modality each token column belongs to."""
+        member = F.one_hot(modality, len(self.gate)).to(tokens.dtype)  # (T, M)
+        real = mask.to(tokens.dtype)
+        counts = real @ member  # (I, M)
+        # One weight a token: gate of its modality / tokens of the modality / modalities of the item.
+        per_token = (self.gate / counts.clamp(min=1.0)) @ member.T  # (I, T)
+        modalities = (counts > 0).sum(1, keepdim=True).clamp(min=1)
+        mean = torch.einsum("it,itd->id", per_token * real / modalities, tokens)
+        return torch.where(mask.any(1, keepdim=True), mean, self.nothing)
+
+
+class AttentionFusion(nn.Module):
+    """:class:`MeanFusion` plus latent-query attention whose output starts at zero.
+
+    An untrained model is therefore the mean of its modalities, and what attention adds is learned.
+
+    Source: latent queries as in Perceiver (Jaegle et al. 2021); zero start as in Zhang et al. 2019 (Fixup).
+    """
+
+    def __init__(self, dim: int, num_modalities: int, config: AttentionFusionConfig) -> None:
+        super().__init__()
+        if dim % config.num_heads:
+            raise ConfigError(f"num_heads is {config.num_heads}; it must divide the model width {dim}")
+        self.num_heads = config.num_heads
+        self.mean = MeanFusion(dim, num_modalities)
+        self.modality = nn.Parameter(0.02 * torch.randn(num_modalities, dim))
+        self.latents = nn.Parameter(torch.randn(config.num_latents, dim) * dim**-0.5)
+        self.norm = nn.LayerNorm(dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.out = nn.Linear(config.num_latents * dim, dim)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, "T"]
+    ) -> Float[Tensor, "I D"]:
+        """Args: tokens; mask, True = real; modality: which modality each token column belongs to."""
+        mean = self.mean(tokens, mask, modality)
+        anything = mask.any(1)  # (I,)
+        # A row without tokens would be a softmax over nothing; it looks at everything and its result is not used.
+        visible = mask | ~anything[:, None]
+        key, value = self.key_value(self.norm(tokens) + self.modality[modality]).chunk(2, dim=-1)
+        query = self.latents.expand(len(tokens), -1, -1)
+        query, key, value = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None])  # (I, H, K, D / H)
+        residual = self.out(self.dropout(found.transpose(1, 2).flatten(1)))
+        return mean + residual * anything[:, None]

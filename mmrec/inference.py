@@ -1,0 +1,89 @@
+"""Vectors from a trained recommender: of the whole catalogue, and of users from their histories.
+
+Legend: V items of the catalogue, Q histories, D model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrec.batch import SequenceBatch
+from mmrec.data.sequences import Sequences, pack, ragged_range
+from mmrec.distributed import all_gather_rows, rank, share, world_size
+from mmrec.item_inputs import CatalogInputs
+from mmrec.model import Recommender
+
+__all__ = ["encode_catalog", "encode_histories"]
+
+
+@torch.inference_mode()
+def encode_catalog(
+    model: Recommender,
+    catalog: CatalogInputs,
+    item_idx: np.ndarray,
+    *,
+    chunk: int = 512,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Unit vectors of the given items, ("items", "D") float32, on the model's device.
+
+    Each rank encodes a share and all receive everything.
+
+    Args:
+        chunk: items encoded at once.
+        progress: called with the number of items done after each chunk.
+    """
+    device = model.log_scale.device
+    was_training = model.training
+    model.eval()
+    mine = item_idx[rank() :: world_size()]
+    parts = [torch.zeros(0, model.config.item_encoder.dim, device=device)]
+    for start in range(0, len(mine), chunk):
+        parts.append(model.encode_items(catalog.batch(mine[start : start + chunk]).to(device)).float())
+        if progress:
+            progress(len(parts[-1]))
+    gathered = all_gather_rows(torch.cat(parts), share(len(item_idx)))
+    model.train(was_training)
+    dealt = np.concatenate([np.arange(index, len(item_idx), world_size()) for index in range(world_size())])
+    return gathered[torch.from_numpy(np.argsort(dealt)).to(device)]
+
+
+@torch.inference_mode()
+def encode_histories(model: Recommender, vectors: Tensor, history: Sequences, *, chunk: int = 1024) -> Tensor:
+    """Unit vectors of users after the last event of each history, ("Q", "D") float32.
+
+    A history without events has nothing to go on: its vector is zero, every item scores the same, and the tie rule
+    gives it the rank of chance.
+
+    Args:
+        vectors: vectors of the whole catalogue. ("V", "D")
+        history: the known events; only the last ``max_length`` are read.
+        chunk: histories encoded at once.
+    """
+    was_training = model.training
+    model.eval()
+    users = torch.zeros(len(history), vectors.shape[1], device=vectors.device)
+    filled = np.flatnonzero(history.lengths)
+    for start in range(0, len(filled), chunk):
+        rows = filled[start : start + chunk]
+        batch = _last_events(history, rows, model.config.user_encoder.max_length).to(vectors.device)
+        after = model.encode_users(vectors[batch.item_idx], batch)
+        users[torch.from_numpy(rows).to(vectors.device)] = after[batch.offsets[1:] - 1].float()
+    model.train(was_training)
+    return users
+
+
+def _last_events(history: Sequences, rows: np.ndarray, max_length: int) -> SequenceBatch:
+    stops = history.offsets[rows + 1]
+    starts = np.maximum(history.offsets[rows], stops - max_length)
+    events = ragged_range(starts, stops - starts)
+    times = history.timestamps
+    return SequenceBatch(
+        item_idx=torch.from_numpy(history.item_idx[events].astype(np.int64)),
+        offsets=torch.from_numpy(pack(stops - starts)),
+        timestamps=None if times is None else torch.from_numpy(times[events].astype(np.int64)),
+    )

@@ -1,0 +1,140 @@
+"""The item encoder: modality encoders and fusion make one vector of whatever an item has.
+
+Legend: I items, P items that have a modality, T tokens, M modalities, D model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmrec.batch import ItemBatch
+from mmrec.data.dataset import Dataset
+from mmrec.errors import ConfigError
+from mmrec.fusion import AttentionFusionConfig, FusionConfig
+from mmrec.modality_encoders import AnyEncoderConfig, Preprocessing
+
+__all__ = [
+    "ItemEncoder",
+    "ItemEncoderConfig",
+    "fit_preprocessings",
+    "load_preprocessings",
+    "modality_dropout",
+    "save_preprocessings",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemEncoderConfig:
+    """Which modalities are encoded, how, and how they are fused."""
+
+    encoders: dict[str, AnyEncoderConfig]
+    """By modality: image, text, audio, video, item_id, or the name of a feature set."""
+    dim: int = 64
+    """Width of tokens, item vectors and user vectors."""
+    fusion: FusionConfig = field(default_factory=AttentionFusionConfig)
+    """How tokens become one vector."""
+
+    def build(self, preprocessings: Mapping[str, Preprocessing]) -> ItemEncoder:
+        return ItemEncoder(self, preprocessings)
+
+
+class ItemEncoder(nn.Module):
+    """One vector an item, from any subset of modalities.
+
+    Only items that have a modality go through its tower; the others contribute no arithmetic, only a False in the mask.
+
+    Args:
+        config: what to build.
+        preprocessings: fitted to the training data, by modality.
+
+    Raises: ConfigError if there is no modality.
+    """
+
+    def __init__(self, config: ItemEncoderConfig, preprocessings: Mapping[str, Preprocessing]) -> None:
+        super().__init__()
+        if not config.encoders:
+            raise ConfigError("item_encoder.encoders is empty; give at least one modality")
+        self.dim = config.dim
+        self.encoders = nn.ModuleDict(
+            {name: encoder.build(config.dim, preprocessings[name]) for name, encoder in config.encoders.items()}
+        )
+        self.fusion = config.fusion.build(config.dim, len(config.encoders))
+
+    def forward(self, items: ItemBatch) -> Float[Tensor, "I D"]:
+        tokens, masks, modality = [], [], []
+        unused = self.fusion.parameters().__next__().new_zeros(())
+        for column, (name, encoder) in enumerate(self.encoders.items()):
+            if name not in items.inputs:
+                # DistributedDataParallel waits for a gradient of every parameter, on every rank, in every step.
+                unused = unused + sum(parameter.sum() * 0.0 for parameter in encoder.parameters())
+                continue
+            found, real = encoder(items.inputs[name])  # (P, T, D), (P, T)
+            rows = items.present[:, column]
+            tokens.append(found.new_zeros(len(items), *found.shape[1:]).index_put((rows,), found))
+            masks.append(real.new_zeros(len(items), real.shape[1]).index_put((rows,), real))
+            modality += [column] * found.shape[1]
+        if not tokens:  # no item of the batch has anything: one masked token stands for it
+            tokens, modality = [unused.new_zeros(len(items), 1, self.dim)], [0]
+            masks = [torch.zeros(len(items), 1, dtype=torch.bool, device=unused.device)]
+        columns = torch.tensor(modality, device=tokens[0].device)
+        return self.fusion(torch.cat(tokens, 1), torch.cat(masks, 1), columns) + unused
+
+
+def fit_preprocessings(
+    config: ItemEncoderConfig, dataset: Dataset, train_items: np.ndarray
+) -> dict[str, Preprocessing]:
+    """Learn tokenizers, means and id rows from the items with training events, and from no others."""
+    return {name: encoder.fit(dataset, name, train_items) for name, encoder in config.encoders.items()}
+
+
+def save_preprocessings(preprocessings: Mapping[str, Preprocessing], folder: Path) -> None:
+    """One folder a modality."""
+    for name, preprocessing in preprocessings.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        preprocessing.save(folder / name)
+
+
+def load_preprocessings(config: ItemEncoderConfig, folder: Path) -> dict[str, Preprocessing]:
+    """What :func:`save_preprocessings` wrote. Raises: FileNotFoundError if a file is missing."""
+    return {name: encoder.load_preprocessing(folder / name) for name, encoder in config.encoders.items()}
+
+
+def modality_dropout(
+    present: np.ndarray, rates: np.ndarray, seed: int, epoch: int, step: int, item_idx: np.ndarray
+) -> np.ndarray:
+    """Which modalities stay visible in a step: a pure function of (seed, epoch, step, item, modality).
+
+    Args:
+        present: what each item has. bool (I, M)
+        rates: probability that a modality is hidden. (M,)
+        item_idx: catalogue indices. (I,)
+
+    Returns: bool (I, M). An item that would lose everything keeps everything.
+    """
+    key = np.array([seed, epoch, step], dtype=np.uint64)
+    state = np.uint64(0)
+    with np.errstate(over="ignore"):
+        for number in key:
+            state = _mix(state ^ number)
+        items = _mix(state ^ item_idx.astype(np.uint64))
+        columns = np.arange(len(rates), dtype=np.uint64)
+        draws = _mix(items[:, None] + columns * np.uint64(0x9E3779B97F4A7C15))
+    keep = (draws >> np.uint64(11)) * 2.0**-53 >= rates
+    lost = ~(present & keep).any(1)
+    keep[lost] = True
+    return keep
+
+
+def _mix(value: np.ndarray | np.uint64) -> np.ndarray:
+    """The finaliser of splitmix64 (Steele et al. 2014): every input bit changes half of the output bits."""
+    value = np.asarray(value) + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))

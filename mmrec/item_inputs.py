@@ -1,0 +1,173 @@
+"""From records and datasets to :class:`ItemBatch`: preprocessing, caching, masking of what cannot be used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmrec.batch import ItemBatch
+from mmrec.data.dataset import Dataset
+from mmrec.errors import ConfigError, MediaError
+from mmrec.modality_encoders import ItemIdPreprocessing, Preprocessing
+
+__all__ = ["CatalogInputs", "ItemInputs"]
+
+logger = logging.getLogger(__name__)
+
+
+class ItemInputs:
+    """The preprocessings of a model, in its order of modalities.
+
+    Args:
+        preprocessings: by modality.
+    """
+
+    def __init__(self, preprocessings: Mapping[str, Preprocessing]) -> None:
+        self.preprocessings = dict(preprocessings)
+        self.modalities = tuple(preprocessings)
+
+    def from_records(self, records: Sequence[Mapping[str, Any]]) -> ItemBatch:
+        """A batch from raw records of items outside any dataset, with ``item_idx`` -1.
+
+        Args:
+            records: per item, raw values by modality; a missing key is a missing modality.
+
+        Raises: MediaError if a given medium cannot be used; ConfigError if the model does not know a modality.
+        """
+        for record in records:
+            for name in record:
+                if name not in self.preprocessings:
+                    known = ", ".join(self.modalities)
+                    raise ConfigError(f"this model does not encode {name!r}; it encodes {known}")
+        present = np.array([[name in record for name in self.modalities] for record in records])
+        samples = {
+            name: [self.preprocessings[name](record[name]) for record in records if name in record]
+            for name in self.modalities
+        }
+        return self.batch(np.full(len(records), -1), present, samples)
+
+    def batch(self, item_idx: np.ndarray, present: np.ndarray, samples: Mapping[str, Any]) -> ItemBatch:
+        """Collate. ``samples`` holds, per modality, the samples of its present items in the order of rows."""
+        inputs = {
+            name: self.preprocessings[name].collate(samples[name])
+            for column, name in enumerate(self.modalities)
+            if present[:, column].any()
+        }
+        return ItemBatch(
+            item_idx=torch.from_numpy(np.asarray(item_idx, dtype=np.int64)),
+            modalities=self.modalities,
+            present=torch.from_numpy(np.asarray(present, dtype=bool)),
+            inputs=inputs,
+        )
+
+
+class CatalogInputs:
+    """Items of a dataset as batches; each medium is decoded once and its small sample kept in memory.
+
+    Preprocessing is deterministic, so that a kept sample is exactly what decoding again would give. A medium that
+    turns out damaged becomes a masked modality and a counted warning; the batch keeps its size.
+
+    Args:
+        dataset: where media are read.
+        inputs: the model's preprocessings.
+        cache_bytes: samples kept in memory at most; beyond it media are decoded at each use.
+        num_threads: threads that read and decode.
+
+    Raises: ConfigError if the dataset lacks a modality that the model encodes.
+    """
+
+    def __init__(
+        self, dataset: Dataset, inputs: ItemInputs, *, cache_bytes: int = 4 << 30, num_threads: int = 4
+    ) -> None:
+        self.dataset = dataset
+        self.inputs = inputs
+        self.faults = 0
+        self.present = np.stack([self._has(name) for name in inputs.modalities], axis=1)  # (V, M)
+        self._room = cache_bytes
+        self._pool = ThreadPoolExecutor(num_threads)
+        self._kept: dict[str, dict[int, Any]] = {name: {} for name in inputs.modalities}
+        self._tables: dict[str, np.ndarray] = {}
+        self._rows: dict[str, np.ndarray] = {}  # item_idx -> row of the table
+
+    def _has(self, name: str) -> np.ndarray:
+        preprocessing = self.inputs.preprocessings[name]
+        if isinstance(preprocessing, ItemIdPreprocessing):
+            return preprocessing.known().copy()
+        if name not in self.dataset.modalities:
+            has = ", ".join(self.dataset.modalities) or "none"
+            raise ConfigError(f"the model encodes {name!r}, of which {self.dataset.path} has nothing (it has: {has})")
+        return self.dataset.present(name).copy()
+
+    def batch(self, item_idx: np.ndarray, keep: np.ndarray | None = None) -> ItemBatch:
+        """The given items.
+
+        Args:
+            item_idx: catalogue indices. (I,)
+            keep: False hides a modality (modality dropout). (I, M)
+        """
+        samples = {}
+        for column, name in enumerate(self.inputs.modalities):
+            wanted = self.present[item_idx, column]
+            if keep is not None:
+                wanted = wanted & keep[:, column]
+            samples[name] = self._samples(column, item_idx[wanted])
+        present = self.present[item_idx]  # read again: decoding may have found faults
+        present = present if keep is None else present & keep
+        return self.inputs.batch(item_idx, present, samples)
+
+    def warm(self, progress: Callable[[int], None] | None = None) -> None:
+        """Decode the whole catalogue once; ``progress`` is told the number of items done, part by part."""
+        everything = np.arange(self.dataset.num_items)
+        for start in range(0, len(everything), 256):
+            part = everything[start : start + 256]
+            for column in range(len(self.inputs.modalities)):
+                self._samples(column, part[self.present[part, column]])
+            if progress:
+                progress(len(part))
+        for column, name in enumerate(self.inputs.modalities):
+            self._stack(column, name)
+
+    def _samples(self, column: int, item_idx: np.ndarray) -> Sequence[Any] | np.ndarray:
+        name = self.inputs.modalities[column]
+        if name in self._tables:
+            return self._tables[name][self._rows[name][item_idx]]
+        kept = self._kept[name]
+        missing = [index for index in item_idx.tolist() if index not in kept]
+        fresh = dict(zip(missing, self._pool.map(lambda index: self._decode(column, index), missing), strict=True))
+        for index, sample in fresh.items():
+            size = getattr(sample, "nbytes", 8)
+            if sample is not None and size <= self._room:
+                kept[index] = sample
+                self._room -= size
+        samples = [kept[index] if index in kept else fresh[index] for index in item_idx.tolist()]
+        return [sample for sample in samples if sample is not None]
+
+    def _decode(self, column: int, index: int) -> Any:
+        """The item's sample; None, with the modality masked from now on, where the medium is damaged."""
+        name = self.inputs.modalities[column]
+        preprocessing = self.inputs.preprocessings[name]
+        try:
+            raw = index if isinstance(preprocessing, ItemIdPreprocessing) else self.dataset.read(name, index)
+            return preprocessing(raw)
+        except MediaError as error:
+            self.present[index, column] = False
+            self.faults += 1
+            logger.warning("%s of item %s is masked: %s", name, self.dataset.item_ids[index], error)
+            return None
+
+    def _stack(self, column: int, name: str) -> None:
+        """Turn kept samples of equal shape into one array, so that a batch is one indexing operation."""
+        kept = self._kept[name]
+        shapes = {np.shape(sample) for sample in kept.values()}
+        if len(shapes) != 1 or len(kept) < int(self.present[:, column].sum()):
+            return
+        rows = np.full(self.dataset.num_items, -1)
+        rows[list(kept)] = np.arange(len(kept))
+        self._rows[name] = rows
+        self._tables[name] = np.stack(list(kept.values()))
+        kept.clear()

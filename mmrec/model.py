@@ -1,0 +1,196 @@
+"""The recommender: the one place that wires item encoder, user encoder and objectives.
+
+Legend: S distinct items of the step, N events of this rank, B histories, C candidates, D model width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mmrec.batch import ItemBatch, SequenceBatch, StepBatch
+from mmrec.config import from_dict, to_dict
+from mmrec.distributed import all_gather_rows, share, world_size
+from mmrec.errors import CheckpointError
+from mmrec.item_encoder import ItemEncoderConfig, load_preprocessings, save_preprocessings
+from mmrec.item_inputs import ItemInputs
+from mmrec.modality_encoders import Preprocessing
+from mmrec.objectives import ContrastiveConfig, NextItemConfig, info_nce, next_item_loss
+from mmrec.user_encoders import SASRecConfig, UserEncoderConfig
+
+__all__ = ["ModelConfig", "Recommender", "load_model", "load_weights", "model_hash", "save_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Item encoder, user encoder, and what they are trained to do."""
+
+    item_encoder: ItemEncoderConfig
+    user_encoder: UserEncoderConfig = field(default_factory=SASRecConfig)
+    next_item: NextItemConfig = field(default_factory=NextItemConfig)
+    contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
+    temperature: float = 0.07
+    """Start of the learned temperature that divides inner products in the objectives; greater than 0."""
+
+    def build(self, preprocessings: dict[str, Preprocessing]) -> Recommender:
+        return Recommender(self, preprocessings)
+
+
+class Recommender(nn.Module):
+    """Item vectors and user vectors of unit length in one space; a score is their inner product.
+
+    Args:
+        config: what to build.
+        preprocessings: per modality, what was fitted to the training data.
+    """
+
+    def __init__(self, config: ModelConfig, preprocessings: dict[str, Preprocessing]) -> None:
+        super().__init__()
+        self.config = config
+        self.inputs = ItemInputs(preprocessings)
+        self.item_encoder = config.item_encoder.build(preprocessings)
+        self.user_encoder = config.user_encoder.build(config.item_encoder.dim)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+
+    def encode_items(self, items: ItemBatch) -> Float[Tensor, "I D"]:
+        """Vectors of unit length, whatever modalities each item has."""
+        return F.normalize(self.item_encoder(items), dim=-1)
+
+    def encode_users(self, items: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
+        """Vectors of unit length of each user after each event; ``items`` are the vectors of the events."""
+        return F.normalize(self.user_encoder(items, sequences), dim=-1)
+
+    def forward(self, step: StepBatch) -> dict[str, Float[Tensor, ""]]:
+        """Losses by name, each scaled so that the *mean over ranks* is the mean over the global batch, in nats.
+
+        DistributedDataParallel averages gradients over ranks; with this scaling the average is the gradient of the
+        one-process loss, for the item encoder (through the gather) as for the user encoder and the temperature.
+        """
+        table = self._step_table(step)  # (S, D)
+        sequences = step.sequences
+        users = self.encode_users(table[_rows(step, sequences.item_idx)], sequences)  # (N, D)
+        scale = self.log_scale.exp()
+        losses = {"next_item": self._next_item(step, users, table, scale)}
+        if self.config.contrastive.weight > 0:
+            losses["contrastive"] = self._contrastive(step, users, table, scale)
+        return losses
+
+    def total(self, losses: dict[str, Tensor]) -> Float[Tensor, ""]:
+        """Weighted sum of the losses."""
+        return torch.stack([getattr(self.config, name).weight * loss for name, loss in losses.items()]).sum()
+
+    def _step_table(self, step: StepBatch) -> Float[Tensor, "S D"]:
+        """Vectors of all items of the step in ascending order of catalogue index; this rank encodes its share."""
+        vectors = self.encode_items(step.items)
+        gathered = all_gather_rows(vectors, share(len(step.step_items)))
+        dealt = torch.cat([step.step_items[index :: world_size()] for index in range(world_size())])
+        return gathered[torch.argsort(dealt)]
+
+    def _next_item(self, step: StepBatch, users: Tensor, table: Tensor, scale: Tensor) -> Tensor:
+        target_idx = _targets(step.sequences)
+        known = target_idx >= 0
+        losses = next_item_loss(
+            users[known],
+            table[_rows(step, target_idx[known])],
+            target_idx[known],
+            table[_rows(step, step.candidate_idx)],
+            step.candidate_idx,
+            step.log_inclusion,
+            scale,
+        )
+        return losses.sum() * (world_size() / step.num_targets)
+
+    def _contrastive(self, step: StepBatch, users: Tensor, table: Tensor, scale: Tensor) -> Tensor:
+        """InfoNCE both ways between the last vector of each history and its target, over the global batch."""
+        last = step.sequences.offsets[1:] - 1
+        item_idx = _targets(step.sequences)[last]
+        users = users[last]
+        items = table[_rows(step, item_idx)]
+        all_users = all_gather_rows(users, step.rank_users)
+        all_item_idx = all_gather_rows(item_idx, step.rank_users)
+        all_items = table[_rows(step, all_item_idx)]
+        first = sum(step.rank_users[: torch.distributed.get_rank()]) if world_size() > 1 else 0
+        positive = first + torch.arange(len(last), device=last.device)
+        both = info_nce(users, all_items, positive, item_idx, all_item_idx, scale) + info_nce(
+            items, all_users, positive, item_idx, all_item_idx, scale
+        )
+        return both.sum() * (world_size() / (2 * sum(step.rank_users)))
+
+
+def _targets(sequences: SequenceBatch) -> Int[Tensor, N]:
+    assert sequences.target_idx is not None, "training sequences carry targets"
+    return sequences.target_idx
+
+
+def _rows(step: StepBatch, item_idx: Int[Tensor, n]) -> Int[Tensor, n]:
+    """Rows of the step's table at which the given catalogue items stand."""
+    return torch.searchsorted(step.step_items, item_idx)
+
+
+def save_model(model: Recommender, folder: Path, config: dict[str, Any]) -> None:
+    """Write ``model.safetensors``, ``config.json`` and ``preprocessing/`` into an existing folder.
+
+    Args:
+        config: the whole configuration as JSON values; its ``"model"`` is that of ``model``.
+    """
+    assert config["model"] == to_dict(model.config), "the stored configuration is the model's own"
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    save_preprocessings(model.inputs.preprocessings, folder / "preprocessing")
+
+
+def load_model(folder: Path) -> Recommender:
+    """Rebuild the recommender that :func:`save_model` wrote, in evaluation mode.
+
+    Raises: CheckpointError if a file is missing or the weights do not fit the configuration.
+    """
+    try:
+        config = from_dict(ModelConfig, json.loads((folder / "config.json").read_text())["model"])
+        model = config.build(load_preprocessings(config.item_encoder, folder / "preprocessing"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is no checkpoint: {error.filename} is missing") from error
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{folder} is damaged or of another version of mmrec: {_first_line(error)}") from error
+    load_weights(model, folder)
+    return model.eval()
+
+
+def load_weights(model: Recommender, folder: Path) -> None:
+    """Read the weights of a checkpoint into a model of the same configuration.
+
+    Raises: CheckpointError if the file is missing, damaged, or of another shape.
+    """
+    path = folder / "model.safetensors"
+    try:
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is no checkpoint: model.safetensors is missing") from error
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged or of another version of mmrec: {_first_line(error)}") from error
+
+
+def model_hash(folder: Path) -> str:
+    """SHA-256 over weights, configuration of the model and preprocessing: equal hash, equal vectors."""
+    digest = hashlib.sha256(json.dumps(json.loads((folder / "config.json").read_text())["model"]).encode())
+    files = [folder / "model.safetensors", *sorted((folder / "preprocessing").rglob("*"))]
+    for path in files:
+        if path.is_file():
+            digest.update(str(path.relative_to(folder)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,66 @@
+"""Everything that decides a training run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mmrec.config import to_dict
+from mmrec.data.splits import SplitName
+from mmrec.model import ModelConfig
+
+__all__ = ["TrainConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run: data, model, optimisation. Stored whole in every checkpoint."""
+
+    data: Path
+    """Dataset folder made by `mmrec ingest`."""
+    model: ModelConfig
+    """Item encoder, user encoder, objectives."""
+    out: Path | None = None
+    """Run folder; the default is a folder under checkpoints/ named by data, preset and settings, so that the same
+    command goes on where it was."""
+    name: str = "custom"
+    """Name of the preset or recipe."""
+    split: SplitName = "auto"
+    """auto: the split that the interactions bring, else leave_one_out."""
+    split_quantile: float = 0.9
+    """global_time only: events after this quantile of all times are test, and again the same share is validation."""
+    seed: int = 0
+    """Decides initial weights, order of samples, negatives, dropout."""
+    max_epochs: int = 100
+    """Passes over the training events at most."""
+    patience: int = 8
+    """Epochs without a better validation NDCG@10 after which training ends."""
+    batch_size: int = 256
+    """Histories in a global step, over all processes together."""
+    learning_rate: float = 1e-3
+    """Peak rate of AdamW, reached after the warm-up and then constant."""
+    warmup_steps: int = 50
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.01
+    """AdamW's decay; norms, biases, embeddings of ids and the temperature are not decayed."""
+    clip_norm: float = 1.0
+    """Bound on the norm of the gradient."""
+    modality_dropout: float = 0.1
+    """Probability that a content modality of an item is hidden for a step; never the last one."""
+    id_dropout: float = 0.1
+    """The same for the item's id: what makes the content carry items that have no id of their own."""
+    checkpoint_steps: int = 500
+    """A checkpoint every so many steps, besides the one after each epoch."""
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """bf16 for the networks' arithmetic on devices that have it; losses stay in float32."""
+
+    def run_folder(self, dataset_name: str, fingerprint: str) -> Path:
+        """``out``, or the folder under checkpoints/ that belongs to these settings on this data."""
+        if self.out is not None:
+            return self.out
+        settings = {key: value for key, value in to_dict(self).items() if key not in ("out", "data")}
+        digest = hashlib.sha256(json.dumps([settings, fingerprint], sort_keys=True).encode()).hexdigest()
+        return Path("checkpoints") / f"{dataset_name}-{self.name}-{digest[:8]}"

@@ -1,0 +1,78 @@
+"""From the sampler's steps to this rank's batches, one step ahead of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from mmrec.batch import SequenceBatch, StepBatch
+from mmrec.distributed import rank, share, world_size
+from mmrec.item_encoder import modality_dropout
+from mmrec.item_inputs import CatalogInputs
+from mmrec.objectives import log_inclusion_probability
+from mmrec.training.sampler import Step, StepSampler, packed_windows
+
+__all__ = ["StepLoader"]
+
+
+class StepLoader:
+    """Yields this rank's :class:`StepBatch` of each step of an epoch.
+
+    accelerate never sees this loader: prepared by it, a loader that already splits by rank would lose data.
+
+    Args:
+        sampler: the order of samples.
+        catalog: media of the dataset, preprocessed.
+        dropout: probability that a modality is hidden, one number for each modality of the model. (M,)
+        seed: of the run.
+    """
+
+    def __init__(self, sampler: StepSampler, catalog: CatalogInputs, dropout: np.ndarray, seed: int) -> None:
+        self.sampler = sampler
+        self.catalog = catalog
+        self.dropout = dropout
+        self.seed = seed
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[StepBatch]:
+        """Batches of the epoch from step ``first`` on; the next one is made while the caller works on this one."""
+        with ThreadPoolExecutor(1) as pool:
+            pending = None
+            for index, windows in self.sampler.steps(epoch, first):
+                ahead = pool.submit(self._batch, epoch, index, windows)
+                if pending is not None:
+                    yield pending.result()
+                pending = ahead
+            if pending is not None:
+                yield pending.result()
+
+    def _batch(self, epoch: int, index: int, windows: np.ndarray) -> StepBatch:
+        step = self.sampler.step(epoch, index, windows)
+        events, targets, offsets, times = packed_windows(step, rank(), world_size())
+        mine = step.item_idx[rank() :: world_size()]
+        return StepBatch(
+            items=self.catalog.batch(mine, self._keep(step, mine)),
+            sequences=SequenceBatch(
+                item_idx=torch.from_numpy(events.astype(np.int64)),
+                offsets=torch.from_numpy(offsets),
+                timestamps=None if times is None else torch.from_numpy(times.astype(np.int64)),
+                target_idx=torch.from_numpy(targets.astype(np.int64)),
+            ),
+            step_items=torch.from_numpy(step.item_idx.astype(np.int64)),
+            candidate_idx=torch.from_numpy(step.candidate_idx.astype(np.int64)),
+            log_inclusion=log_inclusion_probability(
+                torch.from_numpy(self.sampler.frequency[step.candidate_idx]),
+                step.num_targets,
+                self.sampler.num_drawn,
+                len(self.sampler.train_items),
+            ),
+            num_targets=step.num_targets,
+            rank_users=tuple(share(len(step.events))),
+        )
+
+    def _keep(self, step: Step, item_idx: np.ndarray) -> np.ndarray:
+        """Modality dropout as a function of (seed, epoch, step, item), so that it does not depend on ranks."""
+        present = self.catalog.present[item_idx]
+        return modality_dropout(present, self.dropout, self.seed, step.epoch, step.index, item_idx)

@@ -1,0 +1,122 @@
+"""The presets of `mmrec train`: which modalities, and settings by rule from the size and density of the data.
+
+The rules, none of them tuned to one dataset:
+
+- **width**: 64 for fewer than 1,000 items with training events, 128 up to 50,000, 256 above; with ready-made vectors
+  at least 128, so that they pass without loss.
+- **history**: the 90th percentile of the lengths of training histories, rounded up to a multiple of 10, from 20 to 200.
+- **candidates**: all training items (the full softmax) up to 20,000 where items cost a table look-up; a few hundred
+  where each must be encoded from its media.
+- **dropout**: .1 with 100 training events an item or more, .3 from 10, .5 below: sparse ids are memorised first.
+- **batch**: about one fiftieth of the training histories, a power of two from 32 to 512.
+- **order**: SASRec; mean pooling where histories are sets.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmrec.data.dataset import Dataset
+from mmrec.data.splits import SplitName, make_split
+from mmrec.errors import ConfigError, unknown_name
+from mmrec.fusion import AttentionFusionConfig
+from mmrec.item_encoder import ItemEncoderConfig
+from mmrec.modality_encoders import MODALITY_ENCODERS
+from mmrec.model import ModelConfig
+from mmrec.objectives import NextItemConfig
+from mmrec.training.config import TrainConfig
+from mmrec.user_encoders import MeanPoolConfig, SASRecConfig
+
+__all__ = ["PRESETS", "preset"]
+
+RAW = ("image", "text", "audio", "video")
+
+PRESETS = {
+    "id": "item ids alone: the comparison that content has to beat",
+    "content": "raw media and text, and ready-made vectors where there are any; no ids, so every new item is at home",
+    "hybrid": "content and ids",
+    "features": "ready-made vectors and ids: no media are decoded",
+}
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What the rules look at."""
+
+    num_items: int
+    num_histories: int
+    events_per_item: float
+    history_p90: float
+
+
+def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: float = 0.9) -> TrainConfig:
+    """The complete configuration of a preset for a dataset.
+
+    Raises: ConfigError if the preset is unknown or the dataset lacks what it encodes.
+    """
+    if name not in PRESETS:
+        raise ConfigError(unknown_name("preset", name, PRESETS))
+    dataset = Dataset.open(data)
+    size = _measure(dataset, split, split_quantile)
+    modalities = _modalities(name, dataset)
+    from_media = any(modality in RAW for modality in modalities)
+    dropout = 0.1 if size.events_per_item >= 100 else 0.3 if size.events_per_item >= 10 else 0.5
+    width = 64 if size.num_items < 1_000 else 128 if size.num_items < 50_000 else 256
+    if any(modality not in (*RAW, "item_id") for modality in modalities):
+        width = max(width, 128)
+    max_length = int(np.clip(10 * math.ceil(size.history_p90 / 10), 20, 50 if from_media else 200))
+    encoders = {m: MODALITY_ENCODERS[m if m in MODALITY_ENCODERS else "features"]() for m in modalities}
+    model = ModelConfig(
+        item_encoder=ItemEncoderConfig(dim=width, encoders=encoders, fusion=AttentionFusionConfig()),
+        user_encoder=(
+            MeanPoolConfig(max_length=max_length, dropout=dropout)
+            if dataset.sequences.order == "none"
+            else SASRecConfig(max_length=max_length, dropout=dropout)
+        ),
+        next_item=NextItemConfig(num_negatives=512 if from_media else 20_000),
+    )
+    return TrainConfig(
+        data=data,
+        name=name,
+        model=model,
+        split=split,
+        split_quantile=split_quantile,
+        batch_size=int(np.clip(2 ** round(math.log2(max(size.num_histories, 1) / 50)), 32, 512)),
+        id_dropout=0.3 if len(modalities) > 1 else 0.0,
+    )
+
+
+def _measure(dataset: Dataset, split: SplitName, quantile: float) -> _Size:
+    train = make_split(dataset.sequences, dataset.num_items, split, quantile=quantile).train
+    lengths = train.lengths[train.lengths > 0]
+    num_items = len(np.unique(train.item_idx))
+    return _Size(
+        num_items=num_items,
+        num_histories=int((lengths >= 2).sum()),
+        events_per_item=len(train.item_idx) / num_items,
+        history_p90=float(np.quantile(lengths, 0.9)),
+    )
+
+
+def _modalities(name: str, dataset: Dataset) -> list[str]:
+    """Modalities of a preset in a fixed order: raw media, ready-made vectors, id."""
+    raw = [modality for modality in RAW if modality in dataset.modalities]
+    vectors = [modality for modality in dataset.modalities if modality not in RAW]
+    chosen = {
+        "id": ["item_id"],
+        "content": raw + vectors,
+        "hybrid": [*raw, *vectors, "item_id"],
+        "features": [*vectors, "item_id"],
+    }[name]
+    if name == "features" and not vectors:
+        raise ConfigError(
+            f"preset 'features' needs ready-made vectors, of which {dataset.path} has none; "
+            "ingest with --features NAME=vectors.npy, or use content, hybrid or id"
+        )
+    if not chosen:
+        raise ConfigError(f"preset {name!r} needs media, text or vectors, of which {dataset.path} has none; use id")
+    return chosen

@@ -1,0 +1,270 @@
+"""Training with accelerate: the same mathematics on one process and on many, resumed exactly.
+
+Read downwards: fit -> epoch -> step.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from mmrec.batch import StepBatch
+from mmrec.data.dataset import Dataset
+from mmrec.data.splits import make_split
+from mmrec.distributed import all_gather_rows, rank, share, world_size
+from mmrec.errors import ConfigError
+from mmrec.inference import encode_catalog, encode_histories
+from mmrec.item_encoder import fit_preprocessings, load_preprocessings, save_preprocessings
+from mmrec.item_inputs import CatalogInputs
+from mmrec.metrics.ranking import ranking_metrics
+from mmrec.model import Recommender, load_weights
+from mmrec.retrieval import rank_targets
+from mmrec.training.checkpoint import RunState, check_dataset, load_training_state, save_checkpoint
+from mmrec.training.config import TrainConfig
+from mmrec.training.loader import StepLoader
+from mmrec.training.sampler import StepSampler, random_generator
+from mmrec.training.telemetry import MetricsFile, StepClock, progress_bar
+
+__all__ = ["Trainer", "train"]
+
+logger = logging.getLogger(__name__)
+
+SELECTION_METRIC = "ndcg@10"
+# Agreement on leaving costs a message between ranks; once in so many steps is soon enough.
+STOP_CHECK_STEPS = 10
+
+
+def train(config: TrainConfig) -> Path:
+    """Train, or go on with, the run that ``config`` describes; return its folder.
+
+    Raises: ConfigError, DataError or CheckpointError with what to do.
+    """
+    return Trainer(config).fit()
+
+
+class Trainer:
+    """One run: builds everything from the configuration, resumes where the run folder stands."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=config.mixed_precision)
+        self.device = self.accelerator.device
+        self.dataset = Dataset.open(config.data)
+        self.split = make_split(
+            self.dataset.sequences, self.dataset.num_items, config.split, quantile=config.split_quantile
+        )
+        if not len(self.split.valid):
+            raise ConfigError(
+                f"split {config.split!r} of {config.data} has no validation events, on which the model is chosen; "
+                "give some interactions the split 'valid', or use --split leave_one_out"
+            )
+        self.run = config.run_folder(self.dataset.name, self.dataset.fingerprint)
+        self.state = RunState()
+        self.validation: dict[str, float] = {}
+        self._build()
+        self._stop_requested = False
+
+    def _build(self) -> None:
+        config = self.config
+        torch.manual_seed(config.seed)
+        model = config.model.build(self._preprocessings())
+        self.catalog = CatalogInputs(self.dataset, model.inputs)
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+        self.resumed = (self.run / "latest").exists()
+        if self.resumed:
+            self._resume(model)
+        self.model, self.optimizer = self.accelerator.prepare(model, self.optimizer)
+        sampler = StepSampler(
+            self.split.train,
+            self.split.train_items,
+            batch_size=config.batch_size,
+            max_length=config.model.user_encoder.max_length,
+            num_negatives=config.model.next_item.num_negatives,
+            seed=config.seed,
+        )
+        rates = [
+            config.id_dropout if name == "item_id" else config.modality_dropout for name in model.inputs.modalities
+        ]
+        self.loader = StepLoader(sampler, self.catalog, np.array(rates), config.seed)
+        self.sampler = sampler
+
+    def _preprocessings(self) -> dict[str, Any]:
+        """Fitted once by the first rank, read by all: a tokenizer trained twice need not come out the same."""
+        encoder = self.config.model.item_encoder
+        folder = self.run / "preprocessing"
+        if rank() == 0 and not (folder / "complete").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            save_preprocessings(fit_preprocessings(encoder, self.dataset, self.split.train_items), folder)
+            (folder / "complete").touch()
+        self.accelerator.wait_for_everyone()
+        return load_preprocessings(encoder, folder)
+
+    def _resume(self, model: Recommender) -> None:
+        folder = (self.run / "latest").resolve()
+        check_dataset(folder, self.dataset)
+        self.state, optimizer = load_training_state(folder, self.config)
+        load_weights(model, folder)
+        self.optimizer.load_state_dict(optimizer)
+        logger.info("going on at epoch %d, step %d of %s", self.state.epoch, self.state.step, self.run)
+
+    @property
+    def recommender(self) -> Recommender:
+        return self.accelerator.unwrap_model(self.model)
+
+    def fit(self) -> Path:
+        """Epochs until validation stops getting better; SIGTERM saves and leaves, the same command goes on."""
+        if (self.run / "finished.json").exists():
+            logger.info("%s is finished already; give another --out to train again", self.run)
+            return self.run
+        previous = signal.signal(signal.SIGTERM, self._request_stop)
+        progress, self.bar = progress_bar(rank() == 0)
+        try:
+            with progress:
+                self._warm_cache()
+                while self.state.epoch < self.config.max_epochs and not self._out_of_patience():
+                    if not self._epoch():
+                        return self.run
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        if rank() == 0:
+            best = {"best_epoch": self.state.best_epoch, SELECTION_METRIC: self.state.best_metric}
+            (self.run / "finished.json").write_text(json.dumps({**best, "seconds": self.state.seconds}))
+        self.accelerator.wait_for_everyone()
+        return self.run
+
+    def _epoch(self) -> bool:
+        """Train an epoch (or what is left of it), validate, save. False if asked to stop."""
+        state = self.state
+        total = self.sampler.num_steps(state.epoch)
+        self.bar.start(f"epoch {state.epoch}", total, state.step_in_epoch)
+        clock = StepClock()
+        for batch in timed(self.loader.epoch(state.epoch, state.step_in_epoch), clock):
+            self._step(batch, clock)
+            stop = self._stop_agreed()
+            if state.step_in_epoch < total and (stop or state.step % self.config.checkpoint_steps == 0):
+                self._save()
+            if stop and state.step_in_epoch < total:
+                return False
+        state.epoch, state.step_in_epoch = state.epoch + 1, 0
+        self._validate(clock)
+        self._save()
+        return not self._stop_agreed()
+
+    def _step(self, batch: StepBatch, clock: StepClock) -> None:
+        """One optimiser step on this rank's part of the global batch."""
+        state, config = self.state, self.config
+        # Dropout draws from here: a resumed run draws what the uninterrupted one would have drawn.
+        torch.manual_seed(random_generator(config.seed, state.epoch, 3, state.step_in_epoch, rank()).integers(2**62))
+        rate = config.learning_rate * min(1.0, (state.step + 1) / max(1, config.warmup_steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses = self.model(batch.to(self.device))
+        total = self.recommender.total(losses)
+        self.accelerator.backward(total)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        means = self.accelerator.reduce(torch.stack([total, *losses.values()]).detach(), "mean")
+        values = dict(zip(["loss", *losses], means, strict=True))
+        line = {"step": state.step, "epoch": state.epoch, "learning_rate": rate, "gradient_norm": norm, **values}
+        self._pending.append(line)
+        state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
+        clock.count(batch.num_targets, len(batch.step_items))
+        self.bar.advance(clock.status(values["loss"]))
+
+    def _validate(self, clock: StepClock) -> None:
+        """Exact full ranking of the validation targets; every rank takes a share of the queries."""
+        vectors = encode_catalog(self.recommender, self.catalog, np.arange(self.dataset.num_items))
+        queries = self.split.valid.take(np.arange(rank(), len(self.split.valid), world_size()))
+        users = encode_histories(self.recommender, vectors, queries.history)
+        metrics = ranking_metrics(rank_targets(users, vectors, queries), queries.target_offsets)
+        names = ("hr@10", "ndcg@10", "mrr")
+        mine = torch.tensor(np.stack([metrics[name] for name in names], axis=1))  # (q, 3)
+        everyone = all_gather_rows(mine.to(self.device), share(len(self.split.valid)))
+        self.validation = dict(zip(names, everyone.mean(0).tolist(), strict=True))
+        state = self.state
+        if self.validation[SELECTION_METRIC] > state.best_metric:
+            state.best_metric, state.best_epoch, state.best_step = (
+                self.validation[SELECTION_METRIC],
+                state.epoch,
+                state.step,
+            )
+        rates = clock.rates()
+        self._pending.append({"step": state.step - 1, "epoch": state.epoch - 1, "validation": self.validation, **rates})
+        if rank() == 0:
+            loss = np.mean([float(line["loss"]) for line in self._pending if "loss" in line])
+            logger.info(
+                "epoch %d  loss %.3f  validation hr@10 %.4f ndcg@10 %.4f%s  %.0f events/s %.0f items/s data-wait %.0f %%",
+                state.epoch - 1, loss, self.validation["hr@10"], self.validation["ndcg@10"],
+                " (best)" if state.best_step == state.step else "",
+                rates["events_per_s"], rates["items_per_s"], 100 * rates["data_wait"],
+            )  # fmt: skip
+
+    def _save(self) -> None:
+        """Write what the steps reported, then the checkpoint, on the first rank."""
+        now = time.perf_counter()
+        self.state.seconds, self._started = self.state.seconds + now - self._started, now
+        if rank() == 0:
+            for line in self._pending:
+                self.metrics.write(
+                    **{key: float(value) if isinstance(value, Tensor) else value for key, value in line.items()}
+                )
+            self.metrics.flush()
+            save_checkpoint(
+                self.run, self.recommender, self.optimizer, self.config, self.dataset, self.state, self.validation
+            )
+        self._pending.clear()
+        self.accelerator.wait_for_everyone()
+
+    def _warm_cache(self) -> None:
+        """Decode this rank's media once before the first epoch, so that the bar tells what the wait is for."""
+        self.metrics = MetricsFile(self.run / "metrics.jsonl", self.state.step) if rank() == 0 else None
+        self._pending: list[dict[str, Any]] = []
+        self._started = time.perf_counter()
+        self.bar.start("decoding media", self.dataset.num_items)
+        self.catalog.warm(lambda done: self.bar.advance(steps=done))
+
+    def _out_of_patience(self) -> bool:
+        return self.state.epoch - max(self.state.best_epoch, 0) >= self.config.patience
+
+    def _request_stop(self, signum: int, frame: object) -> None:
+        self._stop_requested = True
+
+    def _stop_agreed(self) -> bool:
+        """Whether any rank was asked to stop; ranks must leave at the same step, or the others would wait for ever."""
+        if world_size() == 1:
+            return self._stop_requested
+        if self.state.step % STOP_CHECK_STEPS and self.state.step_in_epoch:
+            return False
+        asked = torch.tensor([float(self._stop_requested)], device=self.device)
+        return bool(self.accelerator.reduce(asked, "sum").item() > 0)
+
+
+def parameter_groups(model: Recommender, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices with decay; norms, biases, embedding tables, latent queries and the temperature without."""
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    decayed, free = [], []
+    for parameter in model.parameters():
+        (free if parameter.ndim < 2 or id(parameter) in tables else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+def timed(batches: Iterator[StepBatch], clock: StepClock) -> Iterator[StepBatch]:
+    """The same batches, with the time spent waiting for them added to the clock."""
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        clock.waited += time.perf_counter() - started
+        if batch is None:
+            return
+        yield batch

@@ -1,0 +1,38 @@
+"""Run by the tests under torchrun: the loss and the gradients of a run's first step, written by the first rank."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import torch
+
+from mmrec.distributed import rank
+from mmrec.training.presets import preset
+from mmrec.training.trainer import Trainer
+
+
+def first_step(dataset: Path, run: Path, result: Path, batch_size: int) -> None:
+    defaults = preset("hybrid", dataset)
+    user_encoder = dataclasses.replace(defaults.model.user_encoder, dropout=0.0)
+    model = dataclasses.replace(defaults.model, user_encoder=user_encoder)
+    config = dataclasses.replace(defaults, model=model, out=run, batch_size=batch_size)
+    trainer = Trainer(config)
+    for module in trainer.recommender.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # masks are drawn for each rank's own rows
+    batch = next(iter(trainer.loader.epoch(0)))
+    losses = trainer.model(batch.to(trainer.device))
+    total = trainer.recommender.total(losses)
+    trainer.accelerator.backward(total)
+    loss = trainer.accelerator.reduce(total.detach(), "mean")
+    if rank() == 0:
+        gradients = {name: parameter.grad for name, parameter in trainer.recommender.named_parameters()}
+        torch.save({"loss": loss, "gradients": gradients}, result)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    first_step(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))

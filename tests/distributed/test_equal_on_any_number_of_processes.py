@@ -1,0 +1,47 @@
+"""The mathematics is the same on 1 process and on N: loss and gradient of the same global batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_first_step(processes: int, dataset: Path, folder: Path, batch_size: int) -> dict:
+    result = folder / f"step-{processes}.pt"
+    arguments = [str(dataset), str(folder / f"run-{processes}"), str(result), str(batch_size)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    done = subprocess.run(
+        [*launcher, str(Path(__file__).with_name("first_step.py")), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(result, weights_only=True)
+
+
+@pytest.mark.parametrize("batch_size", [8, 1], ids=["whole batch", "fewer histories than processes"])
+def test_two_processes_have_the_loss_and_the_gradients_of_one(tiny_dataset, tmp_path, batch_size):
+    one = run_first_step(1, tiny_dataset, tmp_path, batch_size)
+    two = run_first_step(2, tiny_dataset, tmp_path, batch_size)
+    assert float(two["loss"]) == pytest.approx(float(one["loss"]), abs=1e-5)
+    assert one["gradients"].keys() == two["gradients"].keys()
+    for name, gradient in one["gradients"].items():
+        torch.testing.assert_close(two["gradients"][name], gradient, atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.mark.slow
+def test_three_processes_have_the_gradients_of_one(tiny_dataset, tmp_path):
+    one = run_first_step(1, tiny_dataset, tmp_path, 8)
+    three = run_first_step(3, tiny_dataset, tmp_path, 8)
+    for name, gradient in one["gradients"].items():
+        torch.testing.assert_close(three["gradients"][name], gradient, atol=1e-5, rtol=0, msg=name)
