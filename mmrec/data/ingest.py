@@ -116,7 +116,6 @@ def ingest(config: IngestConfig) -> Path:
         errors.extend(histories.errors)
         _write_table(writer, "errors.parquet", pl.DataFrame(errors, schema=dict.fromkeys(_ERROR_COLUMNS, pl.String)))
         manifest = _manifest(config, table, histories, features, num_users, errors)
-        _replace_existing(config)
         writer.commit(manifest)
     counts = manifest["counts"]
     logger.info("%s: %d items, %d users, %d errors", config.out, counts["items"], counts["users"], counts["errors"])
@@ -133,18 +132,15 @@ def _refuse_existing(config: IngestConfig) -> None:
         raise DataError(f"{config.out} is no dataset folder, and --overwrite replaces nothing else; give another --out")
 
 
-def _replace_existing(config: IngestConfig) -> None:
-    if config.overwrite and config.out.exists():
-        shutil.rmtree(config.out)
-
-
 @contextlib.contextmanager
 def _writer(config: IngestConfig) -> Iterator[Writer]:
     """A writer whose temporary folder goes away if anything goes wrong."""
-    config.out.parent.mkdir(parents=True, exist_ok=True)
     writer = Writer(config.out)
     try:
+        writer.root.mkdir(parents=True)
         yield writer
+    except OSError as error:  # no space, no permission
+        raise DataError(f"cannot write {config.out}: {error}; choose another --out or make room") from error
     finally:
         shutil.rmtree(writer.root, ignore_errors=True)
 

@@ -60,23 +60,24 @@ def build_histories(
     facts: dict[str, Any] = {"order": order, "tie_break": "order in the file", "given": table.height, "left_out": {}}
     histories = Histories(events=table, facts=facts)
     if order != "none":
-        histories.events, facts["time_unit"] = _whole_time(table, order, path)
+        histories.events, facts["time_unit"] = _with_time(table, order, path)
     if "split" in table.columns:
         histories.events = _split_codes(histories.events, path)
 
     missing = pl.col("user_id").is_null() | pl.col("item_id").is_null()
     _leave_out(histories, missing, "MissingId", "an event without user_id or item_id")
     if order != "none":
-        _leave_out(histories, pl.col("time").is_null(), "MissingTime", f"an event without a {order}")
+        _leave_out(histories, pl.col("at").is_null(), "MissingTime", f"an event without a {order}")
     _filter_ratings(histories, min_rating, path)
     _match_items(histories, item_ids, unknown_items, path)
-    same = [name for name in ("user_id", "item_id", "time") if name in histories.events.columns]
-    repeated = ~pl.struct(same).is_first_distinct()
-    _leave_out(histories, repeated, "RepeatedEvent", f"an event with the same {', '.join(same)} as an earlier one")
+    same = [name for name in ("user_id", "item_id", "at") if name in histories.events.columns]
+    what = f"user, item and {order}" if order != "none" else "user and item"
+    _leave_out(histories, ~pl.struct(same).is_first_distinct(), "RepeatedEvent", f"same {what} as an earlier event")
     if not histories.events.height:
         raise DataError(f"{path}: no event is left of {table.height:,} ({_reasons(facts['left_out'])})")
 
-    keys = [name for name in ("user_id", "time") if name in histories.events.columns]
+    # Sorted by the time as given: two events of one second keep the order of their milliseconds.
+    keys = [name for name in ("user_id", "at") if name in histories.events.columns]
     columns = [name for name in ("user_id", "item_idx", "time", "split") if name in histories.events.columns]
     histories.events = histories.events.sort(keys, maintain_order=True).select(columns)
     facts["kept"] = histories.events.height
@@ -100,26 +101,23 @@ def write_histories(histories: Histories, path: Path) -> int:
     return len(users)
 
 
-def _whole_time(table: pl.DataFrame, name: str, path: Path) -> tuple[pl.DataFrame, str]:
-    """Add the column ``time``: int64 seconds since 1970 (or positions), null where there is none."""
+def _with_time(table: pl.DataFrame, name: str, path: Path) -> tuple[pl.DataFrame, str]:
+    """Add ``at``, the time as given or null, and ``time``, int64 seconds since 1970 (or positions); tell the unit."""
     kind = table.schema[name]
     column = pl.col(name)
-    if name == "timestamp" and kind.is_temporal() and kind not in (pl.Time, pl.Duration):
-        seconds = column.cast(pl.Datetime("us")).dt.epoch("s") if kind == pl.Date else column.dt.epoch("s")
-        return table.with_columns(seconds.cast(pl.Int64).alias("time")), "s"
+    if name == "timestamp" and (kind == pl.Date or isinstance(kind, pl.Datetime)):
+        at = column.cast(pl.Datetime("us"))
+        return table.with_columns(at.alias("at"), at.dt.epoch("s").alias("time")), "date"
     if not kind.is_numeric():
         wanted = "seconds since 1970 or a date" if name == "timestamp" else "a number"
         raise DataError(f"{path}: column {name!r} is of type {kind}; it must be {wanted}")
-    finite = pl.when(column.is_finite()).then(column) if kind.is_float() else column
+    at = pl.when(column.is_finite()).then(column) if kind.is_float() else column
+    whole = (at.floor() if kind.is_float() else at).cast(pl.Int64)
     if name == "position":
-        if kind.is_float() and table.select((finite != finite.floor()).any()).item():
-            # Fractions would collapse into ties when made whole; their order alone counts.
-            finite = finite.rank("dense")
-        return table.with_columns(finite.cast(pl.Int64).alias("time")), "position"
-    largest = table.select(finite.abs().max()).item() or 0
+        return table.with_columns(at.alias("at"), whole.alias("time")), "position"
+    largest = table.select(whole.abs().max()).item() or 0
     unit, _, per_second = next(tick for tick in _TICKS if largest < tick[1] or tick[0] == "ns")
-    whole = finite.floor() if kind.is_float() else finite
-    return table.with_columns((whole.cast(pl.Int64) // per_second).alias("time")), unit
+    return table.with_columns(at.alias("at"), (whole // per_second).alias("time")), unit
 
 
 def _split_codes(table: pl.DataFrame, path: Path) -> pl.DataFrame:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +45,13 @@ _CHUNK = 1 << 20
 class Writer:
     """Writes the files of a folder that does not exist yet, remembers their hashes, and puts the manifest last.
 
-    Everything goes to a neighbouring temporary folder, is flushed to the disk, and appears under its name at once.
+    Everything goes to a neighbouring temporary folder ``root``, which the caller makes and clears away, is flushed to
+    the disk, and appears under its name at once.
     """
 
     def __init__(self, out: Path):
         self.out = out
-        self.root = out.with_name(f"{out.name}.tmp-{os.getpid()}")
-        self.root.mkdir(parents=True)
+        self.root = out.with_name(f"{out.name}.tmp-{secrets.token_hex(4)}")
         self.files: dict[str, dict[str, Any]] = {}
 
     def path(self, name: str) -> Path:
@@ -65,7 +67,7 @@ class Writer:
         self.files[name] = {"bytes": path.stat().st_size, "n": num, "sha256": _sha256(path)}
 
     def commit(self, manifest: dict[str, Any]) -> None:
-        """Write ``manifest`` with the files, and rename the folder to its final name."""
+        """Write ``manifest`` with the files, and rename the folder to its final name, replacing what stands there."""
         manifest = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **manifest, "files": self.files}
         with (self.root / MANIFEST).open("w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=2, sort_keys=True, ensure_ascii=False)
@@ -74,8 +76,13 @@ class Writer:
             os.fsync(file.fileno())
         for folder in [self.root, *(path for path in self.root.iterdir() if path.is_dir())]:
             _fsync_folder(folder)
+        former = self.root.with_name(f"{self.root.name}.former")
+        if self.out.exists():
+            os.rename(self.out, former)
         os.rename(self.root, self.out)
         _fsync_folder(self.out.parent)
+        if former.exists():
+            shutil.rmtree(former)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from mmrec.errors import DataError, unknown_name
 
 __all__ = ["read_interactions", "read_items"]
 
-_ID_COLUMNS = ("item_id", "user_id")
-
 
 def read_items(
     path: Path, text_columns: tuple[str, ...], media_columns: dict[str, str], defaults: tuple[str, ...]
@@ -26,7 +24,7 @@ def read_items(
     Raises:
         DataError: if the file cannot be read, has no rows, lacks a column, repeats an id or leaves one empty.
     """
-    table = _read(path)
+    table = _read(path, ("item_id", *text_columns, *media_columns.values()))
     _require(table, path, ("item_id",))
     for name in (*text_columns, *media_columns.values()):
         if name not in defaults:
@@ -53,14 +51,15 @@ def read_interactions(path: Path) -> pl.DataFrame:
     Raises:
         DataError: if the file cannot be read, has no rows, or lacks a column.
     """
-    table = _read(path)
+    table = _read(path, ("user_id", "item_id"))
     _require(table, path, ("user_id", "item_id"))
     if not table.height:
         raise DataError(f"{path} has no rows; interactions need at least one event")
     return table.with_columns(_ids(table, path, "user_id"), _ids(table, path, "item_id"))
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _read(path: Path, as_written: tuple[str, ...]) -> pl.DataFrame:
+    """Read a table; in a CSV the columns ``as_written`` stay strings: the id 007 is not 7."""
     if not path.is_file():
         raise DataError(f"no file {path}; give a .parquet or .csv table")
     suffix = path.suffix.lower()
@@ -70,10 +69,9 @@ def _read(path: Path) -> pl.DataFrame:
         if suffix in (".csv", ".tsv"):
             separator = "\t" if suffix == ".tsv" else ","
             names = pl.read_csv(path, separator=separator, n_rows=0).columns
-            # Ids are read as written: 007 is not 7.
-            ids = {name: pl.String for name in _ID_COLUMNS if name in names}
+            strings = {name: pl.String for name in as_written if name in names}
             return pl.read_csv(
-                path, separator=separator, infer_schema_length=None, try_parse_dates=True, schema_overrides=ids
+                path, separator=separator, infer_schema_length=None, try_parse_dates=True, schema_overrides=strings
             )
     except pl.exceptions.NoDataError as error:
         raise DataError(f"{path} is empty; a table needs a header and rows") from error
