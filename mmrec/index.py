@@ -111,7 +111,7 @@ def search_by_vector(export: ExportIndex, vector: np.ndarray, k: int, exclude: I
     best = np.lexsort((candidates, -scores))[:k]
     found = zip(candidates[best], scores[best], strict=True)
     return [
-        Hit(rank, str(export.item_ids[idx]), export.titles[idx], float(score))
+        Hit(rank, export.id_column[idx].as_py(), export.title_column[idx].as_py(), float(score))
         for rank, (idx, score) in enumerate(found, start=1)
     ]
 
@@ -163,17 +163,17 @@ class ExportIndex:
     @functools.cached_property
     def item_ids(self) -> np.ndarray:
         """The user's own ids as strings, in the order of the vectors. (V,)"""
-        name = "index_ids.parquet" if self.has_index else "items.parquet"
-        ids = np.array(self._table(name, ["item_id"])["item_id"].to_pylist(), dtype=str)
-        self._check_count(name, len(ids))
-        return ids
+        return np.array(self.id_column.to_pylist(), dtype=str)
 
     @functools.cached_property
-    def titles(self) -> list[str]:
-        """Something to show for each item."""
-        titles = self._table("items.parquet", ["title"])["title"].to_pylist()
-        self._check_count("items.parquet", len(titles))
-        return titles
+    def id_column(self) -> pa.Array:
+        """``item_ids`` in Arrow: one search needs a few of them, and making Python strings of all takes its time."""
+        return self._text_column("index_ids.parquet" if self.has_index else "items.parquet", "item_id")
+
+    @functools.cached_property
+    def title_column(self) -> pa.Array:
+        """Something to show for each item, in Arrow. (V,)"""
+        return self._text_column("items.parquet", "title")
 
     @functools.cached_property
     def table(self) -> pa.Table:
@@ -204,8 +204,8 @@ class ExportIndex:
         Raises:
             DataError: if the export has no such item; the message names the nearest id.
         """
-        row = self._row_of.get(str(item_id))
-        if row is None:
+        row = self.id_column.index(str(item_id)).as_py()
+        if row < 0:
             message, _, _ = unknown_name("item_id", str(item_id), self._row_of).partition("; known: ")
             raise DataError(f"{message}; {self.path / 'items.parquet'} lists all {self.num_items:,}")
         return row
@@ -246,7 +246,7 @@ class ExportIndex:
 
     @functools.cached_property
     def _row_of(self) -> dict[str, int]:
-        return {str(item_id): row for row, item_id in enumerate(self.item_ids)}
+        return {item_id: row for row, item_id in enumerate(self.id_column.to_pylist())}
 
     @functools.cached_property
     def _faiss(self) -> Any:
@@ -263,14 +263,15 @@ class ExportIndex:
 
     def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         data = check_file(self.path, name, self.files[name], content=True)
-        # Read as it is: recent pyarrow would otherwise split a small file over its thread pool.
-        return pq.read_table(pa.BufferReader(data), columns=columns, use_threads=False)
+        return pq.read_table(pa.BufferReader(data), columns=columns)
 
-    def _check_count(self, name: str, given: int) -> None:
-        if given != self.num_items:
+    def _text_column(self, name: str, column: str) -> pa.Array:
+        texts = self._table(name, [column])[column].combine_chunks()
+        if len(texts) != self.num_items:
             raise DataError(
-                f"{self.path / name} has {given:,} rows but the export has {self.num_items:,} items; export again"
+                f"{self.path / name} has {len(texts):,} rows but the export has {self.num_items:,} items; export again"
             )
+        return texts
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
