@@ -196,3 +196,11 @@ def train_recipes(*recipes: Callable[[], Any]) -> None:
     except MMRecError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "demo": _command(demo),
+    "ingest": _ingest,
+    "check": _command(check),
+    "train": _train,
+}

@@ -130,8 +130,8 @@ def check_dataset(folder: Path, dataset: Dataset) -> None:
     stored = json.loads((folder / "dataset.json").read_text())
     if stored["fingerprint"] != dataset.fingerprint:
         raise CheckpointError(
-            f"{folder} was trained on {stored['name']!r} ({stored['fingerprint'][:12]}, {stored['num_items']} items) but "
-            f" {dataset.path} is {dataset.name!r} ({dataset.fingerprint[:12]}, {dataset.num_items} items); "
+            f"{folder} was trained on {stored['name']!r} ({stored['fingerprint'][:12]}), "
+            f"but {dataset.path} is {dataset.name!r} ({dataset.fingerprint[:12]}); "
             "give the dataset that it was trained on"
         )
 

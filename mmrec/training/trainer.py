@@ -204,10 +204,10 @@ class Trainer:
         if rank() == 0:
             loss = np.mean([float(line["loss"]) for line in self._pending if "loss" in line])
             logger.info(
-                "epoch %d  loss %.3f  validation hr@10 %.4f ndcg@10 %.4f%s  %.0f events/s %.0f items/s data-wait %.0f %%",
+                "epoch %d  loss %.3f  validation hr@10 %.4f ndcg@10 %.4f%s  %.0f events/s data-wait %.0f %%",
                 state.epoch - 1, loss, self.validation["hr@10"], self.validation["ndcg@10"],
                 " (best)" if state.best_step == state.step else "",
-                rates["events_per_s"], rates["items_per_s"], 100 * rates["data_wait"],
+                rates["events_per_s"], 100 * rates["data_wait"],
             )  # fmt: skip
 
     def _save(self) -> None:

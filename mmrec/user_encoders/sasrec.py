@@ -61,6 +61,8 @@ class SASRec(nn.Module):
         self.blocks = nn.ModuleList(_Block(dim, config) for _ in range(config.num_blocks))
 
     def forward(self, items: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
+        if not len(sequences):  # a rank without histories; DistributedDataParallel waits for all its gradients
+            return items + sum(parameter.sum() * 0.0 for parameter in self.parameters())
         recent = F.normalize(self._recent(items, sequences), dim=-1)
         start = self.dropout(items)
         hidden = start
