@@ -83,7 +83,8 @@ def export(
         encode_items: item indices (n,) -> vectors float32 (n, D); called once a part.
         checkpoint: folder whose inference part is copied to ``out/model``.
         model_hash: names the model; equal hashes mean equal vectors.
-        presence: which modalities the model sees of each item. bool (V, M)
+        presence: which modalities the model sees of each item. bool (V, M). ``encode_items`` may clear an entry when it
+            finds a medium unreadable; the bitmask tells what went into the vector.
         modalities: names of the columns of ``presence``.
         index: also write a FAISS index.
         since: earlier export; vectors of items that have not changed since are copied from it bit for bit.
@@ -102,10 +103,11 @@ def export(
         raise CheckpointError(f"{checkpoint} is no checkpoint: config.json is missing")
     if since is not None and since.resolve() == out.resolve():
         raise DataError(f"--since and --out are the same folder {out}; export to a new one")
+    _check_presence(presence, modalities, dataset.num_items)
     identity = _identity(dataset, model_hash, modalities, shard_items)
     previous = None if since is None else _Previous.open(since, model_hash)
     done = _start(out, identity, overwrite)
-    writer = _Parts(encode_items, dataset, _bitmask(presence, modalities, dataset.num_items), previous)
+    writer = _Parts(encode_items, dataset, presence, previous)
     parts: list[dict[str, Any]] = []
     for number, start in enumerate(range(0, dataset.num_items, shard_items)):
         item_idx = np.arange(start, min(start + shard_items, dataset.num_items))
@@ -193,12 +195,10 @@ def _intact(out: Path, entry: dict[str, Any] | None) -> bool:
     return True
 
 
-def _bitmask(presence: np.ndarray, modalities: tuple[str, ...], num_items: int) -> np.ndarray:
-    """Bit m is set where the item has modality m. int32 (V,)"""
+def _check_presence(presence: np.ndarray, modalities: tuple[str, ...], num_items: int) -> None:
     if len(modalities) > _MAX_MODALITIES:
         raise DataError(f"the model has {len(modalities)} modalities; an export takes at most {_MAX_MODALITIES}")
     assert presence.shape == (num_items, len(modalities)), "presence has a row an item and a column a modality"
-    return (presence.astype(np.int32) << np.arange(len(modalities), dtype=np.int32)).sum(axis=1, dtype=np.int32)
 
 
 class _Previous:
@@ -235,12 +235,12 @@ class _Parts:
         self,
         encode_items: Callable[[np.ndarray], np.ndarray],
         dataset: Dataset,
-        bitmask: np.ndarray,
+        presence: np.ndarray,
         previous: _Previous | None,
     ):
         self._encode_items = encode_items
         self._dataset = dataset
-        self._bitmask = bitmask
+        self._presence = presence
         self._previous = previous
         self.encoded = 0
         self.copied = 0
@@ -260,7 +260,7 @@ class _Parts:
                     pa.array(vectors.reshape(-1)), type=pa.list_(element, vectors.shape[1])
                 ),
             ),
-            (pa.field("modalities", pa.int32(), nullable=False), pa.array(self._bitmask[item_idx], pa.int32())),
+            (pa.field("modalities", pa.int32(), nullable=False), pa.array(self._bitmask(item_idx), pa.int32())),
             (pa.field("source_hash", pa.string(), nullable=False), pa.array(hashes, pa.string())),
         ]
         table = pa.Table.from_arrays([array for _, array in columns], schema=pa.schema([field for field, _ in columns]))
@@ -272,7 +272,7 @@ class _Parts:
     def _vectors(self, item_idx: np.ndarray, item_ids: list[str], hashes: list[str]) -> np.ndarray:
         known: list[np.ndarray | None] = [None] * len(item_idx)
         if self._previous is not None:
-            keys = zip(item_ids, hashes, self._bitmask[item_idx].tolist(), strict=True)
+            keys = zip(item_ids, hashes, self._bitmask(item_idx).tolist(), strict=True)
             known = [self._previous.vector(*key) for key in keys]
         changed = np.array([vector is None for vector in known])
         copied = [vector for vector in known if vector is not None]
@@ -285,6 +285,11 @@ class _Parts:
         if copied:
             vectors[~changed] = np.stack(copied)
         return vectors
+
+    def _bitmask(self, item_idx: np.ndarray) -> np.ndarray:
+        """Bit m is set where the item has modality m. int32 (n,)"""
+        present = self._presence[item_idx].astype(np.int32)  # (n, M)
+        return (present << np.arange(present.shape[1], dtype=np.int32)).sum(axis=1, dtype=np.int32)
 
     def _encode(self, item_idx: np.ndarray, item_ids: list[str]) -> np.ndarray:
         vectors = np.asarray(self._encode_items(item_idx), dtype=np.float32)

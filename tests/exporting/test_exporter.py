@@ -11,9 +11,11 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from mmrec.config import to_dict
 from mmrec.data.dataset import Dataset
 from mmrec.data.ingest import IngestConfig, ingest
 from mmrec.errors import CheckpointError, ConfigError, DataError
+from mmrec.exporter import export
 from mmrec.index import ExportIndex
 
 
@@ -44,6 +46,19 @@ def test_bit_m_of_the_bitmask_says_whether_the_item_has_modality_m(run_export, e
     bitmask = export.table["modalities"].to_numpy()
     for bit, name in enumerate(tiny_dataset.modalities):
         assert np.array_equal(bitmask >> bit & 1, tiny_dataset.present(name).astype(int))
+
+
+def test_the_bitmask_leaves_out_a_medium_that_proved_unreadable(run_export, encoder, tiny_dataset, tmp_path):
+    presence = np.ones((24, len(tiny_dataset.modalities)), dtype=bool)
+
+    def discovering(item_idx: np.ndarray) -> np.ndarray:
+        presence[item_idx[item_idx == 9], 1] = False
+        return encoder()(item_idx)
+
+    run_export(discovering, tmp_path / "out", presence=presence)
+    bitmask = ExportIndex.open(tmp_path / "out").table["modalities"].to_numpy()
+    whole = 2 ** presence.shape[1] - 1
+    assert bitmask.tolist() == [whole - 2 if idx == 9 else whole for idx in range(24)]
 
 
 def test_other_readers_of_parquet_read_the_parts(run_export, encoder, tiny_dataset, tmp_path):
@@ -237,3 +252,33 @@ def test_progress_counts_every_item(run_export, encoder, tmp_path):
     steps: list[int] = []
     run_export(encoder(), tmp_path / "out", progress=steps.append)
     assert steps == [7, 7, 7, 3]
+
+
+def test_the_vectors_of_a_recommender_are_exported_as_it_scores_them(tiny_dataset, tmp_path):
+    from mmrec.inference import encode_catalog
+    from mmrec.item_encoder import fit_preprocessings
+    from mmrec.item_inputs import CatalogInputs
+    from mmrec.model import load_model, model_hash, save_model
+    from mmrec.training.presets import preset
+
+    config = preset("hybrid", tiny_dataset.path)
+    train_items = np.arange(24) < 20
+    model = config.model.build(fit_preprocessings(config.model.item_encoder, tiny_dataset, train_items))
+    (tmp_path / "checkpoint").mkdir()
+    save_model(model, tmp_path / "checkpoint", to_dict(config))
+    catalog = CatalogInputs(tiny_dataset, model.inputs)
+    export(
+        lambda item_idx: encode_catalog(model, catalog, item_idx).numpy(),
+        tiny_dataset,
+        tmp_path / "out",
+        checkpoint=tmp_path / "checkpoint",
+        model_hash=model_hash(tmp_path / "checkpoint"),
+        presence=catalog.present,
+        modalities=tuple(model.inputs.modalities),
+    )
+    exported = ExportIndex.open(tmp_path / "out", verify=True)
+    again = load_model(tmp_path / "out" / "model")
+    vectors = encode_catalog(again, CatalogInputs(tiny_dataset, again.inputs), np.arange(24)).numpy()
+    assert np.array_equal(exported.vectors_of(tiny_dataset.item_ids), vectors)
+    assert exported.manifest["normalised"] is True
+    assert exported.manifest["model_hash"] == model_hash(tmp_path / "out" / "model")
