@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmrec.batch import SequenceBatch
@@ -16,6 +17,7 @@ from mmrec.data.sequences import Sequences, pack, ragged_range
 from mmrec.distributed import all_gather_rows, rank, share, world_size
 from mmrec.item_inputs import CatalogInputs
 from mmrec.model import Recommender
+from mmrec.user_encoders import UserEncoder
 
 __all__ = ["encode_catalog", "encode_histories"]
 
@@ -53,7 +55,7 @@ def encode_catalog(
 
 
 @torch.inference_mode()
-def encode_histories(model: Recommender, vectors: Tensor, history: Sequences, *, chunk: int = 1024) -> Tensor:
+def encode_histories(user_encoder: UserEncoder, vectors: Tensor, history: Sequences, *, chunk: int = 1024) -> Tensor:
     """Unit vectors of users after the last event of each history, ("Q", "D") float32.
 
     A history without events has nothing to go on: its vector is zero, every item scores the same, and the tie rule
@@ -64,16 +66,16 @@ def encode_histories(model: Recommender, vectors: Tensor, history: Sequences, *,
         history: the known events; only the last ``max_length`` are read.
         chunk: histories encoded at once.
     """
-    was_training = model.training
-    model.eval()
+    was_training = user_encoder.training
+    user_encoder.eval()
     users = torch.zeros(len(history), vectors.shape[1], device=vectors.device)
     filled = np.flatnonzero(history.lengths)
     for start in range(0, len(filled), chunk):
         rows = filled[start : start + chunk]
-        batch = _last_events(history, rows, model.config.user_encoder.max_length).to(vectors.device)
-        after = model.encode_users(vectors[batch.item_idx], batch)
+        batch = _last_events(history, rows, user_encoder.max_length).to(vectors.device)
+        after = F.normalize(user_encoder(vectors[batch.item_idx], batch), dim=-1)
         users[torch.from_numpy(rows).to(vectors.device)] = after[batch.offsets[1:] - 1].float()
-    model.train(was_training)
+    user_encoder.train(was_training)
     return users
 
 

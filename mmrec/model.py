@@ -27,9 +27,9 @@ from mmrec.item_encoder import ItemEncoderConfig, load_preprocessings, save_prep
 from mmrec.item_inputs import ItemInputs
 from mmrec.modality_encoders import Preprocessing
 from mmrec.objectives import ContrastiveConfig, NextItemConfig, info_nce, next_item_loss
-from mmrec.user_encoders import SASRecConfig, UserEncoderConfig
+from mmrec.user_encoders import SASRecConfig, UserEncoder, UserEncoderConfig
 
-__all__ = ["ModelConfig", "Recommender", "load_model", "load_weights", "model_hash", "save_model"]
+__all__ = ["ModelConfig", "Recommender", "load_model", "load_user_encoder", "load_weights", "model_hash", "save_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,15 +156,26 @@ def load_model(folder: Path) -> Recommender:
 
     Raises: CheckpointError if a file is missing or the weights do not fit the configuration.
     """
+    config = from_dict(ModelConfig, _stored_config(folder)["model"])
     try:
-        config = from_dict(ModelConfig, json.loads((folder / "config.json").read_text())["model"])
         model = config.build(load_preprocessings(config.item_encoder, folder / "preprocessing"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is no checkpoint: {error.filename} is missing") from error
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{folder} is damaged or of another version of mmrec: {_first_line(error)}") from error
     load_weights(model, folder)
     return model.eval()
+
+
+def load_user_encoder(folder: Path) -> UserEncoder:
+    """The user encoder of a checkpoint alone, in evaluation mode: item vectors come from an export.
+
+    Raises: CheckpointError if a file is missing or the weights do not fit the configuration.
+    """
+    config = from_dict(ModelConfig, _stored_config(folder)["model"])
+    encoder = config.user_encoder.build(config.item_encoder.dim)
+    prefix = "user_encoder."
+    state = {name[len(prefix) :]: value for name, value in _stored_state(folder).items() if name.startswith(prefix)}
+    _load(encoder, state, folder)
+    return encoder.eval()
 
 
 def load_weights(model: Recommender, folder: Path) -> None:
@@ -172,18 +183,12 @@ def load_weights(model: Recommender, folder: Path) -> None:
 
     Raises: CheckpointError if the file is missing, damaged, or of another shape.
     """
-    path = folder / "model.safetensors"
-    try:
-        model.load_state_dict(load_file(path))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} is no checkpoint: model.safetensors is missing") from error
-    except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is damaged or of another version of mmrec: {_first_line(error)}") from error
+    _load(model, _stored_state(folder), folder)
 
 
 def model_hash(folder: Path) -> str:
     """SHA-256 over weights, configuration of the model and preprocessing: equal hash, equal vectors."""
-    digest = hashlib.sha256(json.dumps(json.loads((folder / "config.json").read_text())["model"]).encode())
+    digest = hashlib.sha256(json.dumps(_stored_config(folder)["model"]).encode())
     files = [folder / "model.safetensors", *sorted((folder / "preprocessing").rglob("*"))]
     for path in files:
         if path.is_file():
@@ -192,5 +197,32 @@ def model_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _stored_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is no checkpoint: config.json is missing") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if "model" not in config:
+        raise CheckpointError(f"{path} is of another version of mmrec: it has no 'model'")
+    return config
+
+
+def _stored_state(folder: Path) -> dict[str, Tensor]:
+    path = folder / "model.safetensors"
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is no checkpoint: model.safetensors is missing") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _load(module: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:  # names or shapes that do not fit
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"the weights in {folder} are of another version of mmrec: {first}") from error

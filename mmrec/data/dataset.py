@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,12 @@ class Dataset:
         """
         idx = self._index_of.get(str(item_id))
         if idx is None:
-            message, _, _ = unknown_name("item_id", str(item_id), self._index_of).partition("; known: ")
-            raise DataError(f"{message}; {self.path / 'items.parquet'} lists all {self.num_items:,}")
+            # Ids that begin alike: comparing a typing error with a million ids would take minutes.
+            alike = [known for known in self._index_of if known[:2] == str(item_id)[:2]]
+            nearest = difflib.get_close_matches(str(item_id), alike[:20_000], n=1)
+            hint = f"; perhaps you meant {nearest[0]!r}" if nearest else ""
+            listing = self.path / "items.parquet"
+            raise DataError(f"unknown item_id {item_id!r}{hint}; {listing} lists all {self.num_items:,}")
         return idx
 
     @functools.cached_property

@@ -137,6 +137,8 @@ def _decode_av(data: bytes, max_duration_s: float) -> _Clip:
             stream = container.streams.audio[0]
             if stream.codec_context is None:
                 raise MediaError(f"an audio stream of unknown coding in this {container.format.name} file")
+            if not stream.codec_context.layout.nb_channels:
+                raise MediaError("an audio stream without channels")
             rate = int(stream.codec_context.sample_rate or 0)
             limit = _num_samples(max_duration_s, rate)
             faults = [0]

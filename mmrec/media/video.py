@@ -15,8 +15,10 @@ from mmrec.media.info import MAX_PIXELS, MIN_SIDE_PX, MediaInfo
 
 __all__ = ["decode_video", "probe_video"]
 
-# Probing decodes at most this many frames (100 s at 30 fps); longer clips are only demultiplexed after that.
+# Probing decodes at most this many frames (100 s at 30 fps) and pixels (32 s of full HD), which bounds its time to about
+# ten seconds a clip; what comes after is demultiplexed only.
 _PROBE_FRAMES = 3000
+_PROBE_PIXELS = 2_000_000_000
 _CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": "mp4", "matroska,webm": "mkv", "mpegts": "ts", "mpeg": "mpg"}
 
 
@@ -62,14 +64,15 @@ def decode_video(data: bytes, num_frames: int, *, short_side_px: int | None = No
 
 
 def probe_video(data: bytes) -> MediaInfo:
-    """Decode (at most 3,000 frames) to know that there are frames and how many are lost.
+    """Decode (the first minute or so) to know that there are frames and how many are lost.
 
     Raises:
         MediaError: as :func:`decode_video`.
     """
     with _Opened(data) as stream:
         decoded, size = 0, (0, 0)
-        for _, frame in itertools.islice(_decode_all(stream), _PROBE_FRAMES):
+        limit = min(_PROBE_FRAMES, _PROBE_PIXELS // (stream.codec.width * stream.codec.height))
+        for _, frame in itertools.islice(_decode_all(stream), limit):
             if not decoded:
                 size = (frame.height, frame.width) if abs(_rotation(frame)) == 90 else (frame.width, frame.height)
             decoded += 1
@@ -87,7 +90,7 @@ def probe_video(data: bytes) -> MediaInfo:
             height=size[1],
             duration_s=round(span, 3),
             fps=round(stream.fps, 3),
-            num_frames=decoded if decoded < _PROBE_FRAMES else len(stream.packets),
+            num_frames=decoded if decoded < limit else len(stream.packets),
             status="partial" if problems else "ok",
             note="; ".join(problems) + "; the rest is used" if problems else "",
         )

@@ -186,7 +186,7 @@ class Trainer:
         """Exact full ranking of the validation targets; every rank takes a share of the queries."""
         vectors = encode_catalog(self.recommender, self.catalog, np.arange(self.dataset.num_items))
         queries = self.split.valid.take(np.arange(rank(), len(self.split.valid), world_size()))
-        users = encode_histories(self.recommender, vectors, queries.history)
+        users = encode_histories(self.recommender.user_encoder, vectors, queries.history)
         metrics = ranking_metrics(rank_targets(users, vectors, queries), queries.target_offsets)
         names = ("hr@10", "ndcg@10", "mrr")
         mine = torch.tensor(np.stack([metrics[name] for name in names], axis=1))  # (q, 3)

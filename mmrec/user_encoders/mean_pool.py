@@ -24,7 +24,7 @@ class MeanPoolConfig:
     """Share of the residual's hidden units dropped in training."""
 
     def build(self, dim: int) -> MeanPool:
-        return MeanPool(dim, self.dropout)
+        return MeanPool(dim, self)
 
 
 class MeanPool(nn.Module):
@@ -32,13 +32,14 @@ class MeanPool(nn.Module):
 
     Args:
         dim: D, width of item and user vectors.
-        dropout: share of hidden units dropped in training.
+        config: length and dropout.
     """
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, config: MeanPoolConfig) -> None:
         super().__init__()
+        self.max_length = config.max_length
         self.residual = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim)
+            nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(2 * dim, dim)
         )
 
     def forward(self, items: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:

@@ -56,6 +56,7 @@ class SASRec(nn.Module):
         super().__init__()
         if dim % config.num_heads:
             raise ConfigError(f"num_heads is {config.num_heads}; it must divide the model width {dim}")
+        self.max_length = config.max_length
         self.decay = nn.Parameter(torch.tensor(0.5))
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_Block(dim, config) for _ in range(config.num_blocks))

@@ -114,6 +114,13 @@ def test_an_absurd_sample_rate_is_an_error():
         probe_audio(bytes(data))
 
 
+def test_sound_without_channels_is_an_error():
+    data = bytearray(encode(tone(440, 0.1, 8_000), 8_000))
+    data[22:24] = bytes(2)
+    with pytest.raises(MediaError):
+        probe_audio(bytes(data))
+
+
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
 def test_flipped_bytes_never_raise_anything_but_a_media_error(kind):
     data = encode(tone(440, 0.3, 8_000), 8_000, kind)
