@@ -46,7 +46,7 @@ class IngestConfig:
     features: tuple[str, ...] = ()
     """Vectors made elsewhere, NAME=vectors.npy: float, one row for each row of the item table, NaN = missing."""
     text_columns: tuple[str, ...] = ("text",)
-    """Columns that make up an item's text, joined line by line; the first one is shown as the title."""
+    """Columns that make up an item's text (title,description), joined line by line; the first is shown as the title."""
     image_column: str = "image"
     """Column with paths of pictures."""
     audio_column: str = "audio"
@@ -77,6 +77,11 @@ class IngestConfig:
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """``text_columns`` one by one, whether they were given with commas or spaces between them."""
+        return tuple(name for entry in self.text_columns for name in entry.split(",") if name)
+
 
 def ingest(config: IngestConfig) -> Path:
     """Build the dataset folder ``config.out`` and return it. The same input gives the same bytes.
@@ -91,7 +96,7 @@ def ingest(config: IngestConfig) -> Path:
     _refuse_existing(config)
     features = parse_feature_options(config.features)
     media_columns = {"image": config.image_column, "audio": config.audio_column, "video": config.video_column}
-    items = read_items(config.items, config.text_columns, media_columns, ("text", "image", "audio", "video"))
+    items = read_items(config.items, config.texts, media_columns, ("text", "image", "audio", "video"))
     # Index order leaks the target in public files (popular or early items first): items are numbered at random.
     row_of = np.random.Generator(np.random.Philox(config.seed)).permutation(items.height)
     items = items[row_of]
@@ -157,7 +162,7 @@ def _write_media(
     if not root.is_dir():
         raise DataError(f"no folder {root}; give the folder of the media files with --media-root")
     columns = {modality: name for modality, name in media_columns.items() if name in items.columns}
-    texts = [name for name in config.text_columns if name in items.columns]
+    texts = [name for name in config.texts if name in items.columns]
     shards = ShardWriter(writer, config.shard_size_mb * 1_000_000)
     facts = {modality: _empty_facts(modality) for modality in MEDIA_MODALITIES}
     has_any = np.zeros(items.height, dtype=bool)
@@ -249,7 +254,7 @@ def _manifest(
         modality: dict(sorted(table[f"{modality}.status"].value_counts().iter_rows())) for modality in MEDIA_MODALITIES
     }
     build = {
-        "text_columns": list(config.text_columns),
+        "text_columns": list(config.texts),
         "media_columns": [config.image_column, config.audio_column, config.video_column],
         "features": list(features),
         "min_rating": config.min_rating,
@@ -268,7 +273,7 @@ def _manifest(
             "errors": len(errors),
             "media": media,
         },
-        "text_columns": [name for name in config.text_columns if name in table.columns],
+        "text_columns": [name for name in config.texts if name in table.columns],
         "features": list(features),
         "interactions": histories.facts,
         "build": {**build, "hash": hashlib.sha256(json.dumps(build, sort_keys=True).encode()).hexdigest()},

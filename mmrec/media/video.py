@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from mmrec.media.info import MAX_PIXELS, MIN_SIDE_PX, MediaInfo
 
 __all__ = ["decode_video", "probe_video"]
 
-# Probing decodes at most this many frames (100 s at 30 fps) and pixels (32 s of full HD), which bounds its time to about
+# Probing decodes at most this many frames (100 s at 30 fps) and pixels (32 s of full HD), which bounds its time to some
 # ten seconds a clip; what comes after is demultiplexed only.
 _PROBE_FRAMES = 3000
 _PROBE_PIXELS = 2_000_000_000
@@ -50,7 +51,7 @@ def decode_video(data: bytes, num_frames: int, *, short_side_px: int | None = No
     Raises:
         MediaError: if the bytes are empty, no video, of a size out of bounds, or not one frame decodes.
     """
-    with _Opened(data) as stream:
+    with _opened(data) as stream:
         wanted = _evenly_spaced(stream.times, num_frames)
         # Where the groups of pictures that were chosen are damaged, the nearest frames that decode stand in.
         chosen = _decode_positions(stream, wanted) or _nearest(_decode_all(stream), stream.times[wanted])
@@ -69,7 +70,7 @@ def probe_video(data: bytes) -> MediaInfo:
     Raises:
         MediaError: as :func:`decode_video`.
     """
-    with _Opened(data) as stream:
+    with _opened(data) as stream:
         decoded, size = 0, (0, 0)
         limit = min(_PROBE_FRAMES, _PROBE_PIXELS // (stream.codec.width * stream.codec.height))
         for _, frame in itertools.islice(_decode_all(stream), limit):
@@ -96,32 +97,18 @@ def probe_video(data: bytes) -> MediaInfo:
         )
 
 
-class _Opened:
-    """Context manager around one clip in memory, so that the container is closed whatever happens."""
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[_Stream]:
+    """The clip's packets; whatever FFmpeg refuses until the clip is closed is a MediaError."""
+    from av.error import FFmpegError
 
-    def __init__(self, data: bytes):
-        if not data:
-            raise MediaError("video is empty (0 bytes)")
-        self._data = data
-        self._container: Any = None
-
-    def __enter__(self) -> _Stream:
-        from av.error import FFmpegError
-
-        try:
-            self._container = open_container(self._data)
-            return _read_packets(self._container)
-        except FFmpegError as error:
-            self.__exit__()
-            raise MediaError(f"not readable as video: {error.strerror or type(error).__name__}") from error
-        except MediaError:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        if self._container is not None:
-            self._container.close()
-            self._container = None
+    if not data:
+        raise MediaError("video is empty (0 bytes)")
+    try:
+        with open_container(data) as container:
+            yield _read_packets(container)
+    except FFmpegError as error:
+        raise MediaError(f"not readable as video: {error.strerror or type(error).__name__}") from error
 
 
 def _read_packets(container: Any) -> _Stream:

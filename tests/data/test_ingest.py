@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,6 +181,34 @@ def test_half_precision_vectors_stay_half_and_rows_of_nan_are_absent(config, tmp
     assert dataset.read("v", dataset.item_index("c")).tolist() == [3, 4]
     assert not dataset.present("v")[dataset.item_index("b")]
     assert pl.read_parquet(dataset.path / "errors.parquet").height == 0
+
+
+def test_the_command_line_takes_columns_with_commas_or_spaces(tmp_path):
+    import tyro
+
+    common = ["--items", "i.csv", "--interactions", "e.csv", "--out", str(tmp_path)]
+    for given in (["title,description"], ["title", "description"]):
+        options = [*common, "--text-columns", *given, "--features", "a=a.npy", "b=b.npy", "--min-rating", "4"]
+        config = tyro.cli(IngestConfig, args=options)
+        assert config.texts == ("title", "description")
+        assert (config.features, config.min_rating) == (("a=a.npy", "b=b.npy"), 4.0)
+
+
+def test_a_killed_ingest_leaves_nothing_under_the_final_name(tiny_source, tmp_path):
+    pictures = sorted((tiny_source / "media").glob("*.jpg"))[:1] * 4000
+    rows = [{"item_id": str(n), "image": str(path)} for n, path in enumerate(pictures)]
+    pl.DataFrame(rows).write_csv(tmp_path / "items.csv")
+    write_events(tmp_path, [("u", "0", 1)])
+    code = (
+        "from pathlib import Path; from mmrec.data.ingest import *; "
+        "ingest(IngestConfig(items=Path('items.csv'), interactions=Path('events.csv'), out=Path('out')))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    while process.poll() is None and not list(tmp_path.glob("out.tmp-*/media/*")):
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
 
 
 def test_attributes_are_kept(tiny_dataset):
