@@ -48,6 +48,11 @@ def test_clips_are_turned_upright(shared_data, angle):
     assert frames.shape[1:] == ((320, 568, 3) if angle in (0, 180) else (568, 320, 3))
 
 
+def test_pictures_shown_before_their_keyframe_are_decoded_too(shared_data):
+    _, times = decode_video((shared_data / "odd_media" / "video" / "h265_video.mp4").read_bytes(), 8)
+    np.testing.assert_allclose(times, np.arange(1, 9) / 10)  # ten frames, a keyframe every two, open groups
+
+
 def test_a_clip_that_starts_late_gives_frames_from_its_own_start(shared_data):
     frames, times = decode_video((shared_data / "odd_media" / "video" / "inception.mp4").read_bytes(), 8)
     assert len(frames) == 8
