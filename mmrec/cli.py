@@ -6,23 +6,26 @@ stand inside the functions, so that help, errors and searches answer at once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from mmrec.errors import ConfigError, MMRecError, unknown_name
+from mmrec.errors import ConfigError, DataError, MMRecError, unknown_name
+
+if TYPE_CHECKING:
+    from mmrec.index import Hit
 
 __all__ = ["main", "train_recipes"]
 
 logger = logging.getLogger(__name__)
 
 Positional = tyro.conf.Positional
-SplitChoice = Literal["auto", "leave_one_out", "global_time", "provided"]
 
 OVERVIEW = """usage: mmrec COMMAND [OPTIONS]      (mmrec COMMAND --help tells the options)
 
@@ -134,7 +137,7 @@ def _print_dataset(path: Path) -> None:
     for modality in data.modalities:
         number = int(data.present(modality).sum())
         table.add_row(f"items with {modality}", f"{number:,} ({number / data.num_items:.1%})")
-    table.add_row("rows in errors.parquet", f"{data.num_errors:,}")
+    table.add_row("rows in errors.parquet", f"{data.manifest['counts']['errors']:,}")
     Console().print(table)
 
 
@@ -179,6 +182,188 @@ def _print_once(line: str) -> None:
         print(line)
 
 
+def export(
+    checkpoint: Positional[Path],
+    data: Path,
+    out: Path,
+    index: bool = False,
+    since: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the item embeddings of a checkpoint as a folder that searches, recommends and evaluates on its own.
+
+    An interrupted export goes on with the same command.
+
+    Args:
+        checkpoint: run folder (its best checkpoint) or checkpoint folder.
+        data: the dataset that it was trained on.
+        out: export folder.
+        index: also write a FAISS index.
+        since: earlier export of the same model; items that have not changed are copied from it.
+        overwrite: replace an export of another model or dataset at OUT.
+    """
+    from mmrec.data.dataset import Dataset
+    from mmrec.exporter import export as write_export
+    from mmrec.inference import encode_catalog
+    from mmrec.item_inputs import CatalogInputs
+    from mmrec.model import load_model, model_hash
+    from mmrec.training.checkpoint import check_dataset, find_checkpoint
+
+    folder = find_checkpoint(checkpoint)
+    dataset = Dataset.open(data)
+    check_dataset(folder, dataset)
+    model = load_model(folder)
+    catalog = CatalogInputs(dataset, model.inputs)
+    with _progress("encoding items", dataset.num_items) as advance:
+        report = write_export(
+            lambda item_idx: encode_catalog(model, catalog, item_idx).cpu().numpy(),
+            dataset,
+            out,
+            checkpoint=folder,
+            model_hash=model_hash(folder),
+            presence=catalog.present,
+            modalities=model.inputs.modalities,
+            index=index,
+            since=since,
+            overwrite=overwrite,
+            progress=advance,
+        )
+    if catalog.faults:
+        logger.warning("%d damaged media were masked; the vectors of their items rest on what is left", catalog.faults)
+    print(f"exported: {out}  ({report.num_items:,} items x {report.dim})")
+
+
+@contextlib.contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar with rate and time left; yields the function that moves it."""
+    from rich.progress import Progress
+
+    with Progress(transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, advance=done)
+
+
+def search(
+    export: Positional[Path],
+    item: str | None = None,
+    text: str | None = None,
+    image: Path | None = None,
+    audio: Path | None = None,
+    video: Path | None = None,
+    k: int = 10,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Items of an export nearest to an item, or to a text and media files taken together as one new item.
+
+    Args:
+        export: folder made by `mmrec export`.
+        item: id of an item of the export.
+        text: any text, where the model encodes text.
+        image: picture file.
+        audio: sound file.
+        video: clip file.
+        k: number of answers.
+        as_json: print JSON instead of a table.
+    """
+    from mmrec.index import ExportIndex, search_by_item, search_by_vector
+
+    query: dict[str, Any] = {} if text is None else {"text": text}
+    for name, path in (("image", image), ("audio", audio), ("video", video)):
+        if path is not None:
+            if not path.is_file():
+                raise DataError(f"--{name} {path} is no file; give the path of one")
+            query[name] = path.read_bytes()
+    if (item is None) == (not query):
+        raise ConfigError("give either --item ID, or --text and media files; not both, not neither")
+    opened = ExportIndex.open(export)
+    if item is not None:
+        _print_hits(search_by_item(opened, item, k), as_json)
+        return
+
+    import torch
+
+    from mmrec.model import load_model
+
+    model = load_model(export / "model")
+    with torch.inference_mode():
+        vector = model.encode_items(model.inputs.from_records([query]))[0].numpy()
+    _print_hits(search_by_vector(opened, vector, k), as_json)
+
+
+def recommend(
+    export: Positional[Path],
+    items: tuple[str, ...] = (),
+    user: str | None = None,
+    data: Path | None = None,
+    k: int = 10,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Items for a history: of the ids given, oldest first, or of a user of the dataset. What was taken is left out.
+
+    Args:
+        export: folder made by `mmrec export`.
+        items: item ids, oldest first.
+        user: user id in the dataset; needs --data.
+        data: dataset folder with the user's history.
+        k: number of answers.
+        as_json: print JSON instead of a table.
+    """
+    import numpy as np
+    import torch
+
+    from mmrec.data.sequences import Sequences, pack
+    from mmrec.index import ExportIndex
+    from mmrec.index import recommend as best_items
+    from mmrec.inference import encode_histories
+    from mmrec.model import load_user_encoder
+
+    opened = ExportIndex.open(export)
+    if bool(items) == (user is not None):
+        raise ConfigError("give either --items ID [ID ...] or --user ID with --data DATASET")
+    history = items if user is None else _history_of(user, data)
+    vectors = torch.from_numpy(opened.vectors_of(history))
+    events = Sequences(
+        user_ids=np.array(["query"]),
+        offsets=pack(np.array([len(history)])),
+        item_idx=np.arange(len(history), dtype=np.int32),
+        timestamps=None,
+        split=None,
+        order="position",
+    )
+    encoded = encode_histories(load_user_encoder(export / "model"), vectors, events)[0].numpy()
+    _print_hits(best_items(opened, encoded, k, exclude=set(history)), as_json)
+
+
+def _history_of(user: str, data: Path | None) -> tuple[str, ...]:
+    import numpy as np
+
+    from mmrec.data.dataset import Dataset
+
+    if data is None:
+        raise ConfigError("--user needs --data DATASET, which has the user's history")
+    dataset = Dataset.open(data)
+    row = np.flatnonzero(dataset.sequences.user_ids == user)
+    if len(row) == 0:
+        known = dataset.sequences.user_ids[:5].tolist()
+        raise DataError(f"unknown user {user!r} in {data}; its users are like {', '.join(known)}")
+    return tuple(dataset.item_ids[dataset.sequences.items_of(int(row[0]))].tolist())
+
+
+def _print_hits(hits: list[Hit], as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmrec.index import hits_to_json
+
+    if as_json:
+        print(hits_to_json(hits))
+        return
+    table = Table("rank", "item_id", "title", "score")
+    for hit in hits:
+        table.add_row(str(hit.rank), hit.item_id, hit.title, f"{hit.score:.3f}")
+    Console().print(table)
+
+
 def train_recipes(*recipes: Callable[[], Any]) -> None:
     """Command line of a recipe file: `accelerate launch -m train.<dataset> RECIPE [overrides]`."""
     from mmrec.training.trainer import train
@@ -203,4 +388,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "ingest": _ingest,
     "check": _command(check),
     "train": _train,
+    "export": _command(export),
+    "search": _command(search),
+    "recommend": _command(recommend),
 }

@@ -38,6 +38,8 @@ class TrainConfig:
     """Passes over the training events at most."""
     patience: int = 8
     """Epochs without a better validation NDCG@10 after which training ends."""
+    max_validation_queries: int = 4096
+    """Validation queries on which the model is chosen; a seeded draw where there are more."""
     batch_size: int = 256
     """Histories in a global step, over all processes together."""
     learning_rate: float = 1e-3

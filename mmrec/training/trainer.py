@@ -68,6 +68,10 @@ class Trainer:
                 f"split {config.split!r} of {config.data} has no validation events, on which the model is chosen; "
                 "give some interactions the split 'valid', or use --split leave_one_out"
             )
+        self.validation_queries = self.split.valid
+        if len(self.split.valid) > config.max_validation_queries:
+            drawn = random_generator(config.seed, 4).permutation(len(self.split.valid))
+            self.validation_queries = self.split.valid.take(np.sort(drawn[: config.max_validation_queries]))
         self.run = config.run_folder(self.dataset.name, self.dataset.fingerprint)
         self.state = RunState()
         self.validation: dict[str, float] = {}
@@ -185,12 +189,12 @@ class Trainer:
     def _validate(self, clock: StepClock) -> None:
         """Exact full ranking of the validation targets; every rank takes a share of the queries."""
         vectors = encode_catalog(self.recommender, self.catalog, np.arange(self.dataset.num_items))
-        queries = self.split.valid.take(np.arange(rank(), len(self.split.valid), world_size()))
+        queries = self.validation_queries.take(np.arange(rank(), len(self.validation_queries), world_size()))
         users = encode_histories(self.recommender.user_encoder, vectors, queries.history)
         metrics = ranking_metrics(rank_targets(users, vectors, queries), queries.target_offsets)
         names = ("hr@10", "ndcg@10", "mrr")
         mine = torch.tensor(np.stack([metrics[name] for name in names], axis=1))  # (q, 3)
-        everyone = all_gather_rows(mine.to(self.device), share(len(self.split.valid)))
+        everyone = all_gather_rows(mine.to(self.device), share(len(self.validation_queries)))
         self.validation = dict(zip(names, everyone.mean(0).tolist(), strict=True))
         state = self.state
         if self.validation[SELECTION_METRIC] > state.best_metric:

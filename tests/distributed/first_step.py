@@ -15,13 +15,8 @@ from mmrec.training.trainer import Trainer
 
 def first_step(dataset: Path, run: Path, result: Path, batch_size: int) -> None:
     defaults = preset("hybrid", dataset)
-    user_encoder = dataclasses.replace(defaults.model.user_encoder, dropout=0.0)
-    model = dataclasses.replace(defaults.model, user_encoder=user_encoder)
-    config = dataclasses.replace(defaults, model=model, out=run, batch_size=batch_size)
-    trainer = Trainer(config)
-    for module in trainer.recommender.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0  # masks are drawn for each rank's own rows
+    trainer = Trainer(dataclasses.replace(defaults, out=run, batch_size=batch_size))
+    trainer.model.eval()  # no dropout: its masks are drawn for each rank's own rows
     batch = next(iter(trainer.loader.epoch(0)))
     losses = trainer.model(batch.to(trainer.device))
     total = trainer.recommender.total(losses)

@@ -30,9 +30,9 @@ def run_first_step(processes: int, dataset: Path, folder: Path, batch_size: int)
 
 
 @pytest.mark.parametrize("batch_size", [8, 1], ids=["whole batch", "fewer histories than processes"])
-def test_two_processes_have_the_loss_and_the_gradients_of_one(tiny_dataset, tmp_path, batch_size):
-    one = run_first_step(1, tiny_dataset, tmp_path, batch_size)
-    two = run_first_step(2, tiny_dataset, tmp_path, batch_size)
+def test_two_processes_have_the_loss_and_the_gradients_of_one(tiny_dataset_path, tmp_path, batch_size):
+    one = run_first_step(1, tiny_dataset_path, tmp_path, batch_size)
+    two = run_first_step(2, tiny_dataset_path, tmp_path, batch_size)
     assert float(two["loss"]) == pytest.approx(float(one["loss"]), abs=1e-5)
     assert one["gradients"].keys() == two["gradients"].keys()
     for name, gradient in one["gradients"].items():
@@ -40,8 +40,8 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(tiny_dataset, tmp_
 
 
 @pytest.mark.slow
-def test_three_processes_have_the_gradients_of_one(tiny_dataset, tmp_path):
-    one = run_first_step(1, tiny_dataset, tmp_path, 8)
-    three = run_first_step(3, tiny_dataset, tmp_path, 8)
+def test_three_processes_have_the_gradients_of_one(tiny_dataset_path, tmp_path):
+    one = run_first_step(1, tiny_dataset_path, tmp_path, 8)
+    three = run_first_step(3, tiny_dataset_path, tmp_path, 8)
     for name, gradient in one["gradients"].items():
         torch.testing.assert_close(three["gradients"][name], gradient, atol=1e-5, rtol=0, msg=name)

@@ -27,19 +27,19 @@ def losses(run: Path) -> dict[int, float]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tiny_dataset, tmp_path_factory) -> dict[int, float]:
+def uninterrupted(tiny_dataset_path, tmp_path_factory) -> dict[int, float]:
     run = tmp_path_factory.mktemp("whole") / "run"
-    done = subprocess.run(command(tiny_dataset, run), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(command(tiny_dataset_path, run), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return losses(run)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_stopped_in_the_middle_of_an_epoch_has_the_losses_of_a_whole_one(
-    tiny_dataset, uninterrupted, tmp_path, how
+    tiny_dataset_path, uninterrupted, tmp_path, how
 ):
     run = tmp_path / "run"
-    process = subprocess.Popen(command(tiny_dataset, run), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command(tiny_dataset_path, run), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline and not (run / "latest").exists():
         time.sleep(0.002)
@@ -48,6 +48,6 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_has_the_losses_of_a_whole_one(
     before = json.loads(((run / "latest").resolve() / "training_state" / "state.json").read_text())
     assert before["step"] < max(uninterrupted), "the run ended before it could be stopped"
 
-    done = subprocess.run(command(tiny_dataset, run), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(command(tiny_dataset_path, run), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert losses(run) == uninterrupted
