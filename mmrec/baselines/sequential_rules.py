@@ -1,0 +1,45 @@
+"""What comes after what: counts of ordered pairs a few events apart.
+
+Source: sequential rules (Ludewig and Jannach 2018), with cosine normalisation and shrinkage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from mmrec.baselines.histories import event_counts, history_matrix
+from mmrec.data.sequences import Sequences
+
+__all__ = ["SequentialRules"]
+
+
+@dataclass(frozen=True)
+class SequentialRules:
+    """Args: rules: weight of "row, then column", sparse (V, V); decay: weight kept with each event of age."""
+
+    rules: sp.csr_matrix
+    decay: float
+
+    @classmethod
+    def fit(cls, train: Sequences, num_items: int, *, window: int, shrink: float, decay: float) -> SequentialRules:
+        """A pair ``gap`` events apart counts 1 / gap, up to ``window``; sums are divided by the geometric mean of both
+        items' numbers of events plus ``shrink``."""
+        user = np.repeat(np.arange(len(train)), train.lengths)
+        rules = sp.csr_matrix((num_items, num_items), dtype=np.float64)
+        for gap in range(1, window + 1):
+            same = user[:-gap] == user[gap:]
+            first, then = train.item_idx[:-gap][same], train.item_idx[gap:][same]
+            other = first != then
+            weights = np.full(int(other.sum()), 1.0 / gap)
+            rules = rules + sp.csr_matrix((weights, (first[other], then[other])), rules.shape)
+        events = event_counts(train, num_items).astype(np.float64)
+        pairs = rules.tocoo()
+        values = pairs.data / (np.sqrt(events[pairs.row] * events[pairs.col]) + shrink)
+        return cls(sp.csr_matrix((values.astype(np.float32), (pairs.row, pairs.col)), rules.shape), decay)
+
+    def score(self, history: Sequences) -> np.ndarray:
+        """Scores of all items for each history, float32. (Q, V)"""
+        return (history_matrix(history, self.rules.shape[0], decay=self.decay) @ self.rules).toarray()

@@ -1,0 +1,294 @@
+"""From vectors to the evaluation record: exact full ranking, slices, intervals, and baselines under the same rules.
+
+The evaluator knows vectors, ranks and datasets; where the vectors come from is the caller's business.
+
+Legend: Q queries, T targets of all queries, V items of the catalogue, D model width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mmrec.baselines.selection import fit_baselines, rank_baseline
+from mmrec.data.dataset import Dataset
+from mmrec.data.splits import Queries, Split
+from mmrec.errors import DataError
+from mmrec.metrics.beyond_accuracy import beyond_accuracy
+from mmrec.metrics.bootstrap import LEVEL, NUM_RESAMPLES, bootstrap_intervals
+from mmrec.metrics.chance import chance_metrics
+from mmrec.metrics.ranking import ranking_metrics
+from mmrec.metrics.slices import num_candidates, restrict, target_masks, training_events
+from mmrec.report import render_report
+from mmrec.retrieval import rank_targets, top_k
+
+__all__ = ["Part", "RankResult", "make_record", "run_baselines", "score_vectors", "write_record"]
+
+Part = Literal["valid", "test"]
+
+SCHEMA_VERSION = 1
+LIST_LENGTH = 10
+
+RULES = {
+    "ranking": "full: every item of the catalogue is a candidate, cold items too",
+    "seen": "filtered, except the target itself",
+    "ties": "rank = items that score higher + half of those that score the same",
+    "aggregation": "per query, then mean over queries; recall = hits / number of targets",
+    "ndcg": "binary gains, ideal over min(k, number of targets)",
+    "selection": "settings are chosen on the validation part alone",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankResult:
+    """What ranking gave.
+
+    Attributes:
+        ranks: 0-based rank of each target, half-integers where scores tie. (T,)
+        lists: the 10 best items of each query, -1 where none was left, or None. (Q, 10)
+    """
+
+    ranks: np.ndarray
+    lists: np.ndarray | None = None
+
+
+def score_vectors(
+    split: Split, part: Part, user_vectors: np.ndarray | torch.Tensor, item_vectors: np.ndarray | torch.Tensor
+) -> RankResult:
+    """Rank the whole catalogue by inner product for each query of a part.
+
+    Args:
+        user_vectors: row q belongs to query q. (Q, D)
+        item_vectors: row v belongs to item_idx v. (V, D)
+
+    Raises:
+        DataError: if the number of vectors is not that of the queries or items, or a score is not finite.
+    """
+    queries = queries_of(split, part)
+    users, items = torch.as_tensor(user_vectors), torch.as_tensor(item_vectors)
+    for what, given, wanted in (
+        ("user vectors", len(users), len(queries)),
+        ("item vectors", len(items), len(split.train_items)),
+    ):
+        if given != wanted:
+            raise DataError(f"{given:,} {what} for {wanted:,} rows; export and evaluate on one dataset and split")
+    ranks = rank_targets(users, items, queries)
+    lists, _ = top_k(users, items, LIST_LENGTH, exclude=queries.history)
+    return RankResult(ranks=ranks, lists=lists)
+
+
+def queries_of(split: Split, part: Part) -> Queries:
+    return split.test if part == "test" else split.valid
+
+
+def run_baselines(
+    dataset: Dataset, split: Split, part: Part = "test", *, progress: bool = True
+) -> dict[str, dict[str, Any]]:
+    """Fit every baseline on the training events and rank the queries of ``part``, under the rules of the record.
+
+    Returns:
+        by name: "settings", "validation_ndcg@10", "metrics", "confidence_interval" and "slices": {"cold_items", ...};
+        and "random", the expectation of a uniformly random ranking.
+    """
+    queries = queries_of(split, part)
+    results: dict[str, dict[str, Any]] = {"random": _chance(split, queries)}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
+               TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+    bar = Progress(*columns, console=Console(stderr=True), transient=True) if progress else nullcontext()
+    with bar as shown:
+        task = shown.add_task("baselines", total=None, speed="") if shown else None
+
+        def fitting(name: str) -> None:
+            if shown and task is not None:
+                shown.update(task, description=f"fitting {name}")
+
+        fitted = fit_baselines(dataset, split, progress=fitting)
+        if shown and task is not None:
+            shown.reset(task, total=len(fitted) * len(queries))
+
+        def ranked(number: int) -> None:
+            if shown and task is not None:
+                shown.update(task, advance=number, speed=f"{shown.tasks[0].speed or 0:,.0f} queries/s")
+
+        for name, one in fitted.items():
+            if shown and task is not None:
+                shown.update(task, description=f"ranking {name}")
+            ranks = rank_baseline(one.baseline, queries, dataset.num_items, progress=ranked)
+            masks = target_masks(split, queries, {})[""]
+            results[name] = {
+                "settings": one.settings,
+                "validation_ndcg@10": one.validation,
+                **_measure(ranks, queries),
+                "slices": {part: _measure(ranks, queries, mask) for part, mask in masks.items()},
+            }
+    return results
+
+
+def make_record(
+    dataset: Dataset,
+    split: Split,
+    part: Part,
+    result: RankResult,
+    *,
+    baselines: dict[str, dict[str, Any]] | None = None,
+    cost: dict[str, Any] | None = None,
+    model: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The evaluation record: what `metrics.json` holds.
+
+    Args:
+        baselines: from :func:`run_baselines` for the same split and part; None leaves only "random".
+        cost: the caller's cost ledger, such as seconds, device, peak memory.
+        model: what made the vectors, such as its name, checkpoint and hash.
+    """
+    queries = queries_of(split, part)
+    present = {name: dataset.present(name) for name in dataset.modalities}
+    groups = target_masks(split, queries, present)
+    slices: dict[str, Any] = {}
+    for group, masks in groups.items():
+        measured = {name: _measure(result.ranks, queries, mask, intervals=not group) for name, mask in masks.items()}
+        if group:
+            slices[group] = measured
+        else:
+            slices |= measured
+    lists = {} if result.lists is None else beyond_accuracy(result.lists, training_events(split))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "protocol": _protocol(dataset, split, part),
+        "model": model or {},
+        "data": _data_counts(dataset, split, queries),
+        **_measure(result.ranks, queries),
+        "slices": slices,
+        "baselines": baselines or {"random": _chance(split, queries)},
+        "beyond_accuracy": lists,
+        "cost": cost or {},
+    }
+
+
+def write_record(
+    out: Path,
+    record: dict[str, Any],
+    dataset: Dataset,
+    split: Split,
+    part: Part,
+    result: RankResult,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write metrics.json, ranks.parquet and report.html into a new folder, complete or not at all.
+
+    Raises:
+        DataError: if ``out`` exists and ``overwrite`` is not set.
+    """
+    if out.exists() and not overwrite:
+        raise DataError(f"{out} exists already; give another --out, or --overwrite to replace it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f"{out.name}.tmp-{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        (temporary / "metrics.json").write_text(json.dumps(record, indent=2) + "\n")
+        _rank_table(dataset, split, queries_of(split, part), result.ranks).write_parquet(temporary / "ranks.parquet")
+        (temporary / "report.html").write_text(render_report(record), encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        os.rename(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def _measure(
+    ranks: np.ndarray, queries: Queries, mask: np.ndarray | None = None, *, intervals: bool = True
+) -> dict[str, Any]:
+    """Metrics of all queries, or of the slice of the targets in ``mask``."""
+    users, target_offsets = queries.user, queries.target_offsets
+    if mask is not None:
+        ranks, target_offsets, rows = restrict(ranks, target_offsets, mask)
+        users = users[rows]
+    per_query = ranking_metrics(ranks, target_offsets)
+    measured: dict[str, Any] = {
+        "num_queries": len(target_offsets) - 1,
+        "num_targets": len(ranks),
+        "metrics": {name: float(values.mean()) for name, values in per_query.items()},
+    }
+    if intervals:
+        measured["confidence_interval"] = {
+            "level": LEVEL,
+            "method": f"percentile bootstrap over users, {NUM_RESAMPLES} resamples, seed 0",
+            **{name: list(bounds) for name, bounds in bootstrap_intervals(per_query, users).items()},
+        }
+    return measured
+
+
+def _chance(split: Split, queries: Queries) -> dict[str, Any]:
+    candidates = num_candidates(queries, len(split.train_items))
+    num_targets = np.diff(queries.target_offsets)
+
+    def expected(mask: np.ndarray) -> dict[str, Any]:
+        kept = np.bincount(np.repeat(np.arange(len(queries)), num_targets)[mask], minlength=len(queries))
+        rows = kept > 0
+        values = chance_metrics(candidates[rows], kept[rows])
+        return {
+            "num_queries": int(rows.sum()),
+            "num_targets": int(mask.sum()),
+            "metrics": {name: float(value.mean()) for name, value in values.items()},
+        }
+
+    slices = {name: expected(mask) for name, mask in target_masks(split, queries, {})[""].items()}
+    return {**expected(np.ones(len(queries.targets), dtype=bool)), "slices": slices}
+
+
+def _protocol(dataset: Dataset, split: Split, part: Part) -> dict[str, Any]:
+    protocol = {
+        "dataset": dataset.fingerprint,
+        "split": split.protocol,
+        "part": part,
+        "num_candidates": dataset.num_items,
+        **RULES,
+    }
+    digest = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()
+    return {**protocol, "dataset_name": dataset.name, "hash": digest[:16]}
+
+
+def _data_counts(dataset: Dataset, split: Split, queries: Queries) -> dict[str, Any]:
+    faults = pl.read_parquet(dataset.path / "errors.parquet")
+    counted = faults.group_by("modality", "stage", "error").len("count").sort("count", "modality", descending=True)
+    return {
+        "items": dataset.num_items,
+        "users": dataset.num_users,
+        "interactions": len(dataset.sequences.item_idx),
+        "training_events": len(split.train.item_idx),
+        "queries": len(queries),
+        "targets": len(queries.targets),
+        "cold_items": int((~split.train_items).sum()),
+        "items_with": {name: int(dataset.present(name).sum()) for name in dataset.modalities},
+        "errors": counted.to_dicts(),
+    }
+
+
+def _rank_table(dataset: Dataset, split: Split, queries: Queries, ranks: np.ndarray) -> pl.DataFrame:
+    """One row a target, with the slices that it belongs to."""
+    query = np.repeat(np.arange(len(queries)), np.diff(queries.target_offsets))
+    columns: dict[str, Any] = {
+        "user_id": np.asarray(queries.history.user_ids)[query],
+        "item_id": dataset.item_ids[queries.targets],
+        "rank": ranks,
+        "cold_item": ~split.train_items[queries.targets],
+        "history_length": queries.history.lengths[query],
+        "training_events": training_events(split)[queries.targets],
+    }
+    columns |= {f"has_{name}": dataset.present(name)[queries.targets] for name in dataset.modalities}
+    return pl.DataFrame(columns)
