@@ -12,10 +12,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from mmrec.data.splits import SplitName
 from mmrec.errors import ConfigError, DataError, MMRecError, unknown_name
 
 if TYPE_CHECKING:
@@ -180,6 +181,88 @@ def _option(argv: list[str], name: str) -> str | None:
 def _print_once(line: str) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
         print(line)
+
+
+def evaluate(
+    checkpoint: Positional[Path | None] = None,
+    *,
+    data: Path,
+    out: Path,
+    embeddings: Path | None = None,
+    part: Literal["test", "valid"] = "test",
+    baselines: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """Rank the whole catalogue for every held-out event; write metrics.json, ranks.parquet and report.html.
+
+    The split is the one that the model was trained with.
+
+    Args:
+        checkpoint: run folder (its best checkpoint) or checkpoint folder.
+        data: dataset folder.
+        out: folder for the results; must not exist.
+        embeddings: an export to evaluate instead of a checkpoint: its vectors and its user encoder alone.
+        part: test, or valid to look without touching the test part.
+        baselines: rank popularity, item-kNN, sequential rules and content on the same queries.
+        overwrite: replace OUT.
+    """
+    from rich.console import Console
+
+    from mmrec.evaluator import make_record, run_baselines, score_vectors, write_record
+    from mmrec.report import summary_table
+    from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
+
+    if (checkpoint is None) == (embeddings is None):
+        raise ConfigError("give either a CHECKPOINT or --embeddings EXPORT")
+    if out.exists() and not overwrite:
+        raise DataError(f"{out} exists already; give another --out, or --overwrite to replace it")
+    given = vectors_of_checkpoint(checkpoint, data, part) if checkpoint else vectors_of_export(embeddings, data, part)
+    result = score_vectors(given.split, part, given.users, given.items)
+    others = run_baselines(given.dataset, given.split, part) if baselines else None
+    record = make_record(given.dataset, given.split, part, result, baselines=others, cost=given.cost, model=given.model)
+    write_record(out, record, given.dataset, given.split, part, result, overwrite=overwrite)
+    Console().print(summary_table(record))
+    print(f"report: {out / 'report.html'}")
+
+
+def baselines(
+    data: Path, split: SplitName = "auto", split_quantile: float = 0.9, part: Literal["test", "valid"] = "test"
+) -> None:
+    """Popularity, item-kNN, sequential rules, content and their mixtures, with settings chosen on validation.
+
+    Args:
+        data: dataset folder.
+        split: auto: the split that the interactions bring, else leave_one_out.
+        split_quantile: global_time only.
+        part: test or valid.
+    """
+    from rich.console import Console
+
+    from mmrec.data.dataset import Dataset
+    from mmrec.data.splits import make_split
+    from mmrec.evaluator import run_baselines
+    from mmrec.report import baselines_table
+
+    dataset = Dataset.open(data)
+    chosen = make_split(dataset.sequences, dataset.num_items, split, quantile=split_quantile)
+    Console().print(baselines_table(run_baselines(dataset, chosen, part)))
+
+
+def report(results: Positional[Path]) -> None:
+    """Write report.html anew from the metrics.json of a results folder.
+
+    Args:
+        results: folder made by `mmrec evaluate`.
+    """
+    import json
+
+    from mmrec.report import render_report
+
+    path = results / "metrics.json"
+    if not path.is_file():
+        raise DataError(f"{results} holds no metrics.json; give a folder made by `mmrec evaluate`")
+    (results / "report.html").write_text(render_report(json.loads(path.read_text())), encoding="utf-8")
+    print(f"report: {results / 'report.html'}")
 
 
 def export(
@@ -360,7 +443,8 @@ def _print_hits(hits: list[Hit], as_json: bool) -> None:
         return
     table = Table("rank", "item_id", "title", "score")
     for hit in hits:
-        table.add_row(str(hit.rank), hit.item_id, hit.title, f"{hit.score:.3f}")
+        title = hit.title.splitlines()[0]
+        table.add_row(str(hit.rank), hit.item_id, title if len(title) <= 60 else title[:59] + "…", f"{hit.score:.3f}")
     Console().print(table)
 
 
@@ -388,7 +472,10 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "ingest": _ingest,
     "check": _command(check),
     "train": _train,
+    "evaluate": _command(evaluate),
+    "baselines": _command(baselines),
     "export": _command(export),
     "search": _command(search),
     "recommend": _command(recommend),
+    "report": _command(report),
 }

@@ -64,5 +64,5 @@ def resize(frames: np.ndarray, size_px: int) -> np.ndarray:
     """Antialiased resize of uint8 frames (F, H, W, 3) to (F, 3, size, size)."""
     from torchvision.transforms.v2 import functional
 
-    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    pixels = torch.tensor(frames).permute(0, 3, 1, 2)
     return functional.resize(pixels, [size_px, size_px], antialias=True).contiguous().numpy()

@@ -51,7 +51,7 @@ class VideoPreprocessing(JsonPreprocessing):
     num_frames: int
 
     def __call__(self, raw: bytes) -> np.ndarray:
-        frames, _ = decode_video(raw, self.num_frames)
+        frames, _ = decode_video(raw, self.num_frames, short_side_px=self.size_px)
         return resize(frames, self.size_px)
 
     def collate(self, samples: list[np.ndarray]) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(tiny_dataset_path,
     assert float(two["loss"]) == pytest.approx(float(one["loss"]), abs=1e-5)
     assert one["gradients"].keys() == two["gradients"].keys()
     for name, gradient in one["gradients"].items():
-        torch.testing.assert_close(two["gradients"][name], gradient, atol=1e-5, rtol=0, msg=name)
+        torch.testing.assert_close(two["gradients"][name], gradient, atol=1e-5, rtol=1e-5, msg=name)
 
 
 @pytest.mark.slow
@@ -44,4 +44,4 @@ def test_three_processes_have_the_gradients_of_one(tiny_dataset_path, tmp_path):
     one = run_first_step(1, tiny_dataset_path, tmp_path, 8)
     three = run_first_step(3, tiny_dataset_path, tmp_path, 8)
     for name, gradient in one["gradients"].items():
-        torch.testing.assert_close(three["gradients"][name], gradient, atol=1e-5, rtol=0, msg=name)
+        torch.testing.assert_close(three["gradients"][name], gradient, atol=1e-5, rtol=1e-5, msg=name)

@@ -1,0 +1,94 @@
+"""The vectors that an evaluation ranks: of a trained model, or of an export and nothing else."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmrec.data.dataset import Dataset
+from mmrec.data.splits import Split, make_split
+from mmrec.errors import DataError
+from mmrec.evaluator import Part, queries_of
+from mmrec.index import ExportIndex
+from mmrec.inference import encode_catalog, encode_histories
+from mmrec.item_inputs import CatalogInputs
+from mmrec.model import load_model, load_user_encoder, model_hash
+from mmrec.training.checkpoint import check_dataset, find_checkpoint
+
+__all__ = ["Vectors", "vectors_of_checkpoint", "vectors_of_export"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """Vectors of all queries of a part and of the whole catalogue, with where they come from.
+
+    Attributes:
+        users: row q belongs to query q. (Q, D)
+        items: row v belongs to item_idx v. (V, D)
+        model: name, folder and hash of the model.
+        cost: seconds, device, peak memory.
+    """
+
+    dataset: Dataset
+    split: Split
+    users: torch.Tensor
+    items: torch.Tensor
+    model: dict[str, Any]
+    cost: dict[str, Any]
+
+
+def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part) -> Vectors:
+    """Encode catalogue and histories with the model of a run folder or checkpoint folder.
+
+    Raises: CheckpointError if there is none, or if it was trained on other data.
+    """
+    folder = find_checkpoint(checkpoint)
+    dataset = Dataset.open(data)
+    check_dataset(folder, dataset)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(folder).to(device)
+    started = time.perf_counter()
+    items = encode_catalog(model, CatalogInputs(dataset, model.inputs), np.arange(dataset.num_items))
+    seconds = {"encode_items_s": time.perf_counter() - started}
+    return _with_users(folder, dataset, items, model.user_encoder, part, seconds)
+
+
+def vectors_of_export(export: Path, data: Path, part: Part) -> Vectors:
+    """Take the catalogue from an export's Parquet parts and encode histories with the user encoder that it carries.
+
+    Raises: DataError if the export is of another dataset.
+    """
+    opened = ExportIndex.open(export, verify=True)
+    dataset = Dataset.open(data)
+    check_dataset(export / "model", dataset)
+    if opened.num_items != dataset.num_items:
+        raise DataError(f"{export} has {opened.num_items:,} items, {data} has {dataset.num_items:,}; export again")
+    items = torch.from_numpy(opened.vectors_of(dataset.item_ids))
+    return _with_users(export / "model", dataset, items, load_user_encoder(export / "model"), part, {})
+
+
+def _with_users(
+    folder: Path, dataset: Dataset, items: torch.Tensor, user_encoder: Any, part: Part, seconds: dict[str, float]
+) -> Vectors:
+    config = json.loads((folder / "config.json").read_text())
+    split = make_split(dataset.sequences, dataset.num_items, config["split"], quantile=config["split_quantile"])
+    started = time.perf_counter()
+    users = encode_histories(user_encoder, items, queries_of(split, part).history)
+    state = folder / "training_state" / "state.json"
+    training = {"training_s": json.loads(state.read_text())["seconds"]} if state.is_file() else {}
+    cost: dict[str, Any] = {
+        **training,
+        **seconds,
+        "encode_users_s": time.perf_counter() - started,
+        "device": torch.cuda.get_device_name() if items.is_cuda else f"CPU, {torch.get_num_threads()} threads",
+    }
+    if items.is_cuda:
+        cost["peak_device_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    model = {"name": config["name"], "folder": folder.parent.name, "hash": model_hash(folder), "seed": config["seed"]}
+    return Vectors(dataset=dataset, split=split, users=users, items=items, model=model, cost=cost)
