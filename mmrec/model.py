@@ -40,7 +40,7 @@ class ModelConfig:
     user_encoder: UserEncoderConfig = field(default_factory=SASRecConfig)
     next_item: NextItemConfig = field(default_factory=NextItemConfig)
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
-    temperature: float = 0.07
+    temperature: float = 0.1
     """Start of the learned temperature that divides inner products in the objectives; greater than 0."""
 
     def build(self, preprocessings: dict[str, Preprocessing]) -> Recommender:

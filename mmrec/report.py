@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["render_report", "summary_rows", "summary_table"]
 
 # Blues and greys that are readable on white and on black alike.
-_OURS, _THEIRS, _TEXT = "#2f81f7", "#8b98a5", "#7d8590"
+_OURS, _THEIRS, _TEXT, _INTERVAL = "#2f81f7", "#a9b4bf", "#7d8590", "#c2571a"
 
 
 def summary_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -59,9 +59,9 @@ def summary_table(record: dict[str, Any]) -> Table:
     cold = record["slices"].get("cold_items", {}).get("num_targets", 0)
     title = f"{record['protocol']['dataset_name']}: {record['num_queries']:,} queries, {cold:,} targets are new items"
     caption = "± half the width of the 95 % interval; new items have no training event"
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE)
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE, padding=0)
     table.add_column("", no_wrap=True)
-    for heading in ("HR@10", "NDCG@10", "new items\nHR@10", "new items\nNDCG@10"):
+    for heading in ("   HR@10      ", "   NDCG@10      ", "   new items\nHR@10      ", "   new items\nNDCG@10      "):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in summary_rows(record):
         cells = [_cell(row[metric][part]) for part in ("overall", "cold") for metric in ("hr@10", "ndcg@10")]
@@ -115,7 +115,7 @@ def _verdict(rows: list[dict[str, Any]]) -> str:
     relation = (
         "above" if ours["value"] > theirs["value"] else "below" if ours["value"] < theirs["value"] else "equal to"
     )
-    certainty = "the intervals do not overlap" if apart else "the intervals overlap: treat the two as equal"
+    certainty = "the intervals do not overlap" if apart else "the intervals overlap"
     return (
         f"NDCG@10 is {ours['value']:.4f}, {relation} the best baseline, {best['name']}, at {theirs['value']:.4f}; "
         f"{certainty}."
@@ -134,7 +134,7 @@ def _bars(rows: list[dict[str, Any]], part: str) -> str:
     axes.barh([row["name"] for row in shown], [value["value"] for value in values], color=colours, height=0.62)
     for place, value in enumerate(values):
         if value["low"] is not None:
-            axes.plot([value["low"], value["high"]], [place, place], color=_TEXT, linewidth=1.6)
+            axes.plot([value["low"], value["high"]], [place, place], color=_INTERVAL, linewidth=1.8)
     axes.set_xlabel("NDCG@10", color=_TEXT)
     axes.tick_params(colors=_TEXT, length=0)
     axes.set_xlim(left=0)

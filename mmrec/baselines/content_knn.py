@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from mmrec.baselines.histories import history_matrix
+from mmrec.baselines.histories import SparseMatrix, history_matrix
 from mmrec.data.sequences import Sequences
 
 __all__ = ["ContentKNN", "centred_features", "tf_idf"]
@@ -26,7 +26,7 @@ class ContentKNN:
     """Args: content: unit vectors, dense or sparse (V, D), zero where an item has none; decay: weight kept with each
     event of age."""
 
-    content: np.ndarray | sp.csr_matrix
+    content: np.ndarray | SparseMatrix
     decay: float
 
     def score(self, history: Sequences) -> np.ndarray:
@@ -50,7 +50,7 @@ def centred_features(features: Sequence[np.ndarray], present: Sequence[np.ndarra
     return _unit(np.concatenate(parts, axis=1))
 
 
-def tf_idf(texts: Sequence[str | None]) -> sp.csr_matrix:
+def tf_idf(texts: Sequence[str | None]) -> SparseMatrix:
     """Words (and numbers) of each text, ``(1 + log tf) * log(V / df)``, at unit length. float32 (V, words)
 
     Words of a single item join nothing and words of more than a fifth of the items say nothing: both are left out.
@@ -66,7 +66,9 @@ def tf_idf(texts: Sequence[str | None]) -> sp.csr_matrix:
                 row.append(item)
                 col.append(columns[word])
                 values.append((1 + np.log(tf)) * np.log(len(texts) / documents[word]))
-    matrix = sp.csr_matrix((np.array(values, dtype=np.float32), (row, col)), (len(texts), max(len(columns), 1)))
+    matrix: SparseMatrix = sp.csr_matrix(
+        (np.array(values, dtype=np.float32), (row, col)), (len(texts), max(len(columns), 1))
+    )
     norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
     scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
     return (sp.diags(scale.astype(np.float32)) @ matrix).tocsr()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from mmrec.baselines.histories import history_matrix
+from mmrec.baselines.histories import SparseMatrix, history_matrix
 from mmrec.data.sequences import Sequences
 
 __all__ = ["ItemKNN"]
@@ -20,7 +20,7 @@ __all__ = ["ItemKNN"]
 class ItemKNN:
     """Args: similarity: of items, sparse (V, V), zero on the diagonal; decay: weight kept with each event of age."""
 
-    similarity: sp.csr_matrix
+    similarity: SparseMatrix
     decay: float
 
     @classmethod

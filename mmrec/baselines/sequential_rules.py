@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from mmrec.baselines.histories import event_counts, history_matrix
+from mmrec.baselines.histories import SparseMatrix, event_counts, history_matrix
 from mmrec.data.sequences import Sequences
 
 __all__ = ["SequentialRules"]
@@ -20,7 +20,7 @@ __all__ = ["SequentialRules"]
 class SequentialRules:
     """Args: rules: weight of "row, then column", sparse (V, V); decay: weight kept with each event of age."""
 
-    rules: sp.csr_matrix
+    rules: SparseMatrix
     decay: float
 
     @classmethod
@@ -28,7 +28,7 @@ class SequentialRules:
         """A pair ``gap`` events apart counts 1 / gap, up to ``window``; sums are divided by the geometric mean of both
         items' numbers of events plus ``shrink``."""
         user = np.repeat(np.arange(len(train)), train.lengths)
-        rules = sp.csr_matrix((num_items, num_items), dtype=np.float64)
+        rules: SparseMatrix = sp.csr_matrix((num_items, num_items), dtype=np.float64)
         for gap in range(1, window + 1):
             same = user[:-gap] == user[gap:]
             first, then = train.item_idx[:-gap][same], train.item_idx[gap:][same]

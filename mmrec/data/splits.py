@@ -128,10 +128,12 @@ def _leave_one_out(sequences: Sequences, seed: int) -> tuple[np.ndarray, dict]:
         part[sequences.offsets[rows + 1] - 2] = 1
         return part, {}
     generator = np.random.Generator(np.random.Philox(seed))
-    for row in rows:  # a set has no last event: two are drawn
-        first, second = generator.choice(sequences.lengths[row], size=2, replace=False)
-        part[sequences.offsets[row] + first] = 2
-        part[sequences.offsets[row] + second] = 1
+    lengths = sequences.lengths[rows]
+    first = generator.integers(0, lengths)  # a set has no last event: two are drawn
+    second = generator.integers(0, lengths - 1)
+    second += second >= first
+    part[sequences.offsets[rows] + first] = 2
+    part[sequences.offsets[rows] + second] = 1
     return part, {"held_out": "random", "seed": seed}
 
 
