@@ -19,18 +19,19 @@ from mmrec.errors import DataError
 
 __all__ = ["run_demo"]
 
-NUM_ITEMS = 400
-NUM_USERS = 1500
 QUERY_ITEMS = 3
 
 
-def run_demo(out: Path, run: Callable[[list[str]], int], *, seed: int = 0) -> int:
+def run_demo(
+    out: Path, run: Callable[[list[str]], int], *, seed: int = 0, num_items: int = 400, num_users: int = 1500
+) -> int:
     """Make a world under ``out``, then ingest, train, evaluate, export, search and recommend on it.
 
     Args:
         out: folder for everything; must not exist.
         run: runs one command of the command line, given as its arguments, and returns its exit code.
         seed: decides the world and the training.
+        num_items, num_users: size of the world.
 
     Returns: 0, or the exit code of the first step that fails.
     Raises: DataError if ``out`` exists.
@@ -39,7 +40,7 @@ def run_demo(out: Path, run: Callable[[list[str]], int], *, seed: int = 0) -> in
         raise DataError(f"{out} exists; remove it or give another --out")
     start = time.monotonic()
     console = Console()
-    _make_world(out / "world", seed, console)
+    _make_world(out / "world", seed, num_items, num_users, console)
     for arguments in _steps(out, seed):
         console.rule(style="dim")
         console.print(f"$ mmrec {shlex.join(arguments)}", style="bold", markup=False, highlight=False, soft_wrap=True)
@@ -55,15 +56,15 @@ def run_demo(out: Path, run: Callable[[list[str]], int], *, seed: int = 0) -> in
     return 0
 
 
-def _make_world(path: Path, seed: int, console: Console) -> None:
+def _make_world(path: Path, seed: int, num_items: int, num_users: int, console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("making pictures, texts, sounds and clips", total=NUM_ITEMS)
+        task = bar.add_task("making pictures, texts, sounds and clips", total=num_items)
         make_world(
             path,
             seed=seed,
-            num_items=NUM_ITEMS,
-            num_users=NUM_USERS,
+            num_items=num_items,
+            num_users=num_users,
             progress=lambda number: bar.advance(task, number),
         )
 
