@@ -72,15 +72,15 @@ def render_title(topic: int, generator: np.random.Generator) -> str:
 
 
 def render_description(topic: int, theme: int, sound: int, generator: np.random.Generator) -> str:
-    """Four nouns of the topic in neutral sentences; now and then the colour (3 in 10) or the instrument (1 in 4)."""
+    """Four nouns of the topic in neutral sentences; often the colour (1 in 2) or the instrument (2 in 5)."""
     first, second, third, fourth = generator.choice(_nouns(topic), size=4, replace=False)
     sentences = [
         str(generator.choice(_OPENINGS)).format(first, second),
         f"Comes with {third} and {fourth}.",
     ]
-    if generator.random() < 0.3:
+    if generator.random() < 0.5:
         sentences.append(f"The colour is {COLOURS[theme]}.")
-    if generator.random() < 0.25:
+    if generator.random() < 0.4:
         sentences.append(f"Sounds like a {SOUNDS[sound][0]}.")
     sentences.append(str(generator.choice(_ENDINGS)))
     return " ".join(sentences)
