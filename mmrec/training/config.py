@@ -44,6 +44,9 @@ class TrainConfig:
     """Histories in a global step, over all processes together."""
     learning_rate: float = 1e-3
     """Peak rate of AdamW, reached after the warm-up and then constant."""
+    tower_rate: float = 0.2
+    """Learning rate of the networks that read raw media, as a share of the others': their random features are useful
+    from the first step, and AdamW at the full rate would wipe them out before anything is learnt from them."""
     warmup_steps: int = 50
     """Steps of linear warm-up."""
     weight_decay: float = 0.01

@@ -10,7 +10,7 @@ The rules, none of them tuned to one dataset:
 - **dropout**: .1 with 100 training events an item or more, .3 from 10, .5 below: sparse ids are memorised first.
 - **batch**: about one thirtieth of the training histories, a power of two from 32 to 512; 256 where items are encoded
   from their media, because a step costs its distinct items, which grow slower than the batch.
-- **rate**: .0005 where the content is ready-made vectors or ids; .002 where towers learn to see from scratch.
+- **rate**: .0005 throughout; .001 with towers, which themselves learn at a fifth of it.
 - **order**: SASRec; mean pooling where histories are sets.
 """
 
@@ -88,7 +88,8 @@ def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: 
         split=split,
         split_quantile=split_quantile,
         batch_size=256 if from_media else int(np.clip(2 ** round(math.log2(max(size.num_histories, 1) / 30)), 32, 512)),
-        learning_rate=2e-3 if from_media else 5e-4,
+        learning_rate=1e-3 if from_media else 5e-4,
+        warmup_steps=20 if from_media else 50,
         id_dropout=0.3 if len(modalities) > 1 else 0.0,
     )
 

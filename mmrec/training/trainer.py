@@ -83,10 +83,17 @@ class Trainer:
         torch.manual_seed(config.seed)
         model = config.model.build(self._preprocessings())
         self.catalog = CatalogInputs(self.dataset, model.inputs)
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(model, config.weight_decay, config.tower_rate), lr=config.learning_rate
+        )
         self.resumed = (self.run / "latest").exists()
         if self.resumed:
             self._resume(model)
+        else:
+            known = np.flatnonzero(self.split.train_items)
+            model.eval()
+            model.item_encoder.calibrate(self.catalog.batch(random_generator(config.seed, 5).permutation(known)[:512]))
+            model.train()
         self.model, self.optimizer = self.accelerator.prepare(model, self.optimizer)
         sampler = StepSampler(
             self.split.train,
@@ -171,7 +178,7 @@ class Trainer:
         torch.manual_seed(random_generator(config.seed, state.epoch, 3, state.step_in_epoch, rank()).integers(2**62))
         rate = config.learning_rate * min(1.0, (state.step + 1) / max(1, config.warmup_steps))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
         losses = self.model(batch.to(self.device))
         total = self.recommender.total(losses)
         self.accelerator.backward(total)
@@ -254,13 +261,17 @@ class Trainer:
         return bool(self.accelerator.reduce(asked, "sum").item() > 0)
 
 
-def parameter_groups(model: Recommender, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices with decay; norms, biases, embedding tables, latent queries and the temperature without."""
+def parameter_groups(model: Recommender, weight_decay: float, tower_rate: float) -> list[dict[str, Any]]:
+    """Parameters by what the optimiser does with them: "weight_decay", and "rate", a factor of the learning rate.
+
+    Matrices decay; norms, biases, embedding tables and the temperature do not. Towers learn at ``tower_rate``.
+    """
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    decayed, free = [], []
-    for parameter in model.parameters():
-        (free if parameter.ndim < 2 or id(parameter) in tables else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        decay = 0.0 if parameter.ndim < 2 or id(parameter) in tables else weight_decay
+        groups.setdefault((decay, tower_rate if ".tower." in name else 1.0), []).append(parameter)
+    return [{"params": group, "weight_decay": decay, "rate": rate} for (decay, rate), group in groups.items()]
 
 
 def timed(batches: Iterator[StepBatch], clock: StepClock) -> Iterator[StepBatch]:
