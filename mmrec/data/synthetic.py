@@ -14,19 +14,20 @@ name the instrument. So one modality tells a part, and some of what is missing c
 the title .15. One item in 80 has nothing but its id. Five files are damaged: a JPEG cut off, an HTML page named .jpg,
 an empty .flac, a text named .mp4, a .wav of silence.
 
-**People.** A user has a favourite theme, topic, sound and motion (those of a family with probability .35 each) and
-leanings in brightness and energy. The next item is, with probability .06, a companion of the last (each item has three,
+**People.** A user has two favourite topics, a favourite sound and a favourite motion (those of a family with
+probability .35 each), leanings in brightness and energy, and a colour that they are at: after each event it moves on to
+the next hue with probability .35. The next item is, with probability .06, a companion of the last (each item has three,
 at random: no medium tells them); otherwise it is drawn among all items not yet taken from a softmax of
 
-    popularity + 3.6 next theme + 3.6 next topic + 2.2 sound + 1.6 motion + .3 theme + .3 topic + leanings,
+    popularity + 4.8 theme + 4.5 topic + 3.9 sound + 3.3 motion + leanings,
 
-where popularity is normal (standard deviation .6: a long tail), next theme is 1 for the hue after the last item's, next
-topic 1 for the topic that follows the last item's (a cycle through all), and the others are 1 for the favourite.
+where popularity is normal (standard deviation .8: a long tail), theme is 1 for the colour that the user is at and .4
+for the hue after it, topic is 1 for the first favourite, .7 for the second, plus .4 for the topic that follows the last
+item's, sound and motion are 1 for the favourite.
 
-**Time.** A history has 5 to 25 events, mostly fewer than 10, minutes to weeks apart, no two at one moment. 12 % of the
-items are *new*: they appear in the last 4 % of the time, and 20 % of the users, drawn by how much the new items are to
-their taste, end their history with one. A new item is only ever somebody's last event, so leave-one-out never trains
-on it.
+**Time.** A history has 5 to 25 events, minutes to weeks apart, no two at one moment. 12 % of the items are *new*: they
+appear in the last 4 % of the time, and 20 % of the users, drawn by how much the new items are to their taste, end their
+history with one. A new item is only ever somebody's last event, so leave-one-out never trains on it.
 
 Ids are random; file names are the ids; rows are in random order (items) or in time (interactions). Nothing but the
 content and the histories tells a trait.
@@ -63,9 +64,7 @@ START = 1_600_000_000  # September 2020
 NEW_PERIOD = 0.96  # new items appear after this share of the span
 
 NUM_VALUES = {"theme": len(COLOURS), "topic": len(TOPICS), "sound": len(SOUNDS), "motion": len(MOTIONS)}
-# What decides a step, in units of the logit: the user's favourites, and what follows the last item's traits.
-TASTE = {"theme": 0.3, "topic": 0.3, "sound": 2.2, "motion": 1.6}
-NEXT = {"theme": 3.6, "topic": 3.6}
+WEIGHTS = {"theme": 4.8, "topic": 4.5, "sound": 3.9, "motion": 3.3}
 NUM_FAMILIES = 16
 FROM_FAMILY = 0.35
 NUM_COMPANIONS = 3
@@ -75,7 +74,6 @@ NEW_ITEMS = 0.12
 NEW_USERS = 0.20
 MISSING = {"image": 0.15, "audio": 0.17, "video": 0.18, "text": 0.15, "description": 0.15}
 MIN_EVENTS, MAX_EVENTS = 5, 25
-SHORTNESS = 0.28  # of histories: the chance to end after each event past the first five
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +174,8 @@ class _Tastes:
     """What users like, and what leads from item to item. F companions of an item.
 
     Attributes:
-        likes: favourite value of each trait. name -> (U,)
+        likes: favourite value of each trait (of the theme: where the user starts). name -> (U,)
+        second_topic: (U,)
         leanings: towards brightness and energy. (U, 2)
         popularity: (V,)
         companions: (V, F)
@@ -184,6 +183,7 @@ class _Tastes:
     """
 
     likes: dict[str, np.ndarray]
+    second_topic: np.ndarray
     leanings: np.ndarray
     popularity: np.ndarray
     companions: np.ndarray
@@ -200,44 +200,45 @@ class _Tastes:
         num_items = len(traits["theme"])
         return cls(
             likes=_traits(families, num_users, generator),
+            second_topic=generator.integers(0, NUM_VALUES["topic"], num_users),
             leanings=generator.normal(0, 0.4, (num_users, 2)),
-            popularity=generator.normal(0, 0.6, num_items),
+            popularity=generator.normal(0, 0.8, num_items),
             companions=generator.integers(0, num_items, (num_items, NUM_COMPANIONS)),
-            next_topic=_cycle(NUM_VALUES["topic"], generator),
+            next_topic=np.roll(generator.permutation(NUM_VALUES["topic"]), 1),
         )
 
-    def utility(self, world: World, user: int, last: int | None) -> np.ndarray:
-        """How much ``user``, after the item ``last``, wants each item. (V,)"""
+    def utility(self, world: World, user: int, colour: int, last: int | None) -> np.ndarray:
+        """How much ``user``, at ``colour``, after the item ``last``, wants each item. (V,)"""
         traits = world.traits
-        utility = self.popularity + self.leanings[user, 0] * world.brightness + self.leanings[user, 1] * world.energy
-        for name, weight in TASTE.items():
-            utility = utility + weight * (traits[name] == self.likes[name][user])
+        hues = NUM_VALUES["theme"]
+        theme = (traits["theme"] == colour) + 0.4 * (traits["theme"] == (colour + 1) % hues)
+        topic = (traits["topic"] == self.likes["topic"][user]) + 0.7 * (traits["topic"] == self.second_topic[user])
         if last is not None:
-            next_theme = (traits["theme"][last] + 1) % NUM_VALUES["theme"]
-            utility += NEXT["theme"] * (traits["theme"] == next_theme)
-            utility += NEXT["topic"] * (traits["topic"] == self.next_topic[traits["topic"][last]])
-        return utility
-
-
-def _cycle(number: int, generator: np.random.Generator) -> np.ndarray:
-    """A permutation that leads from each value to another, and back only after all others. (number,)"""
-    order = generator.permutation(number)
-    successor = np.empty_like(order)
-    successor[order] = np.roll(order, -1)
-    return successor
+            topic = topic + 0.4 * (traits["topic"] == self.next_topic[traits["topic"][last]])
+        return (
+            self.popularity
+            + WEIGHTS["theme"] * theme
+            + WEIGHTS["topic"] * topic
+            + WEIGHTS["sound"] * (traits["sound"] == self.likes["sound"][user])
+            + WEIGHTS["motion"] * (traits["motion"] == self.likes["motion"][user])
+            + self.leanings[user, 0] * world.brightness
+            + self.leanings[user, 1] * world.energy
+        )
 
 
 def _live(world: World, tastes: _Tastes, generator: np.random.Generator) -> None:
     """Append every user's history and times to ``world``."""
-    num_users = len(tastes.leanings)
-    lengths = np.clip(MIN_EVENTS + generator.geometric(SHORTNESS, num_users) - 1, MIN_EVENTS, MAX_EVENTS)
+    num_users = len(tastes.second_topic)
+    lengths = np.clip(MIN_EVENTS + generator.geometric(0.14, num_users) - 1, MIN_EVENTS, MAX_EVENTS)
     for user in range(num_users):
         taken: list[int] = []
+        colour = int(tastes.likes["theme"][user])
         for _ in range(lengths[user]):
-            utility = tastes.utility(world, user, taken[-1] if taken else None)
+            utility = tastes.utility(world, user, colour, taken[-1] if taken else None)
             closed = world.is_new.copy()
             closed[taken] = True
             taken.append(_choose(utility, closed, tastes.companions[taken[-1]] if taken else None, generator))
+            colour = (colour + (generator.random() < COLOUR_MOVES)) % NUM_VALUES["theme"]
         world.histories.append(np.array(taken))
         world.last_utility[user] = utility
     tries_new = _add_new_items(world, generator)
