@@ -7,7 +7,7 @@ Masks are True = real everywhere. An item is named by its index in the catalogue
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,7 +29,7 @@ class ItemBatch:
             is absent from the dictionary.
     """
 
-    item_idx: Int[Tensor, I]
+    item_idx: Int[Tensor, " I"]
     modalities: tuple[str, ...]
     present: Bool[Tensor, "I M"]
     inputs: dict[str, dict[str, Tensor]]
@@ -54,21 +54,28 @@ class SequenceBatch:
             None in inference. ("N",)
     """
 
-    item_idx: Int[Tensor, N]
-    offsets: Int[Tensor, B+1]
-    timestamps: Int[Tensor, N] | None = None
-    target_idx: Int[Tensor, N] | None = None
+    item_idx: Int[Tensor, " N"]
+    offsets: Int[Tensor, " B+1"]
+    timestamps: Int[Tensor, " N"] | None = None
+    target_idx: Int[Tensor, " N"] | None = None
 
     def __len__(self) -> int:
         return self.offsets.shape[0] - 1
 
     @property
-    def lengths(self) -> Int[Tensor, B]:
+    def lengths(self) -> Int[Tensor, " B"]:
         return self.offsets[1:] - self.offsets[:-1]
 
     def to(self, device: torch.device | str) -> SequenceBatch:
-        moved = {field.name: getattr(self, field.name) for field in fields(self)}
-        return SequenceBatch(**{name: None if value is None else value.to(device) for name, value in moved.items()})
+        def move(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(device)
+
+        return SequenceBatch(
+            item_idx=self.item_idx.to(device),
+            offsets=self.offsets.to(device),
+            timestamps=move(self.timestamps),
+            target_idx=move(self.target_idx),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +97,9 @@ class StepBatch:
 
     items: ItemBatch
     sequences: SequenceBatch
-    step_items: Int[Tensor, S]
-    candidate_idx: Int[Tensor, C]
-    log_inclusion: Float[Tensor, C]
+    step_items: Int[Tensor, " S"]
+    candidate_idx: Int[Tensor, " C"]
+    log_inclusion: Float[Tensor, " C"]
     num_targets: int
     rank_users: tuple[int, ...]
 

@@ -47,9 +47,10 @@ Train recommenders on what items look, read, sound and move like.
 """
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0, or 2 with one line on standard error that says what to do."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
     argv = [argument for argument in argv if argument != "--debug"]
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -83,7 +84,7 @@ def _command(function: Callable[..., Any]) -> Callable[[list[str]], int]:
     return lambda argv: _parse(function, argv)
 
 
-def demo(out: Path = Path("demo"), seed: int = 0) -> None:
+def demo(out: Path = Path("demo"), seed: int = 0) -> int:
     """Make a small world of images, texts, sounds and clips, and run the whole job on it (a few minutes).
 
     Args:
@@ -92,7 +93,7 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
     """
     from mmrec.demo import run_demo
 
-    run_demo(out, main, seed=seed)
+    return run_demo(out, main, seed=seed)
 
 
 def _ingest(argv: list[str]) -> int:
@@ -163,9 +164,16 @@ def _train(argv: list[str]) -> int:
     quantile = float(_option(argv, "--split-quantile") or 0.9)
     defaults = preset(argv[0], Path(data), split=split, split_quantile=quantile)  # pyright: ignore[reportArgumentType]
     config = tyro.cli(type(defaults), args=argv[1:], default=defaults, prog=f"mmrec train {argv[0]}")
-    run = train(config)
-    _print_once(f"trained: {run}")
-    return 0
+    return _report_run(train(config))
+
+
+def _report_run(run: Path) -> int:
+    """Say how a run ended; 143, the code of a process ended by SIGTERM, if it was stopped before its end."""
+    if (run / "finished.json").exists():
+        _print_once(f"trained: {run}")
+        return 0
+    _print_once(f"stopped and saved: {run}  (the same command goes on)")
+    return 143
 
 
 def _option(argv: list[str], name: str) -> str | None:
@@ -216,7 +224,11 @@ def evaluate(
         raise ConfigError("give either a CHECKPOINT or --embeddings EXPORT")
     if out.exists() and not overwrite:
         raise DataError(f"{out} exists already; give another --out, or --overwrite to replace it")
-    given = vectors_of_checkpoint(checkpoint, data, part) if checkpoint else vectors_of_export(embeddings, data, part)
+    if embeddings is not None:
+        given = vectors_of_export(embeddings, data, part)
+    else:
+        assert checkpoint is not None
+        given = vectors_of_checkpoint(checkpoint, data, part)
     result = score_vectors(given.split, part, given.users, given.items)
     others = run_baselines(given.dataset, given.split, part) if baselines else None
     record = make_record(given.dataset, given.split, part, result, baselines=others, cost=given.cost, model=given.model)
@@ -461,7 +473,7 @@ def train_recipes(*recipes: Callable[[], Any]) -> None:
             given = argv[0] if argv else "(none)"
             raise ConfigError(unknown_name("recipe", given, by_name))
         defaults = by_name[argv[0]]()
-        _print_once(f"trained: {train(tyro.cli(type(defaults), args=argv[1:], default=defaults))}")
+        sys.exit(_report_run(train(tyro.cli(type(defaults), args=argv[1:], default=defaults))))
     except MMRecError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

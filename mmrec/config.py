@@ -63,7 +63,7 @@ def _convert(expected: Any, value: Any, where: str) -> Any:
         return Path(value)
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if expected is not Any and not isinstance(value, expected):
+    if isinstance(expected, type) and not isinstance(value, expected):
         raise ConfigError(f"{where} is {value!r}; it must be of type {expected.__name__}")
     return value
 

@@ -59,7 +59,7 @@ class MeanFusion(nn.Module):
         self.nothing = nn.Parameter(torch.randn(dim) * dim**-0.5)
 
     def forward(
-        self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, "T"]
+        self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
     ) -> Float[Tensor, "I D"]:
         """Args: tokens; mask, True = real; modality: which modality each token column belongs to."""
         member = F.one_hot(modality, len(self.gate)).to(tokens.dtype)  # (T, M)
@@ -68,6 +68,7 @@ class MeanFusion(nn.Module):
         # One weight a token: gate of its modality / tokens of the modality / modalities of the item.
         per_token = (self.gate / counts.clamp(min=1.0)) @ member.T  # (I, T)
         modalities = (counts > 0).sum(1, keepdim=True).clamp(min=1)
+        tokens = tokens.masked_fill(~mask[..., None], 0.0)  # 0 x inf would not be 0
         mean = torch.einsum("it,itd->id", per_token * real / modalities, tokens)
         return torch.where(mask.any(1, keepdim=True), mean, self.nothing)
 
@@ -96,10 +97,11 @@ class AttentionFusion(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(
-        self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, "T"]
+        self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
     ) -> Float[Tensor, "I D"]:
         """Args: tokens; mask, True = real; modality: which modality each token column belongs to."""
         mean = self.mean(tokens, mask, modality)
+        tokens = tokens.masked_fill(~mask[..., None], 0.0)
         anything = mask.any(1)  # (I,)
         # A row without tokens would be a softmax over nothing; it looks at everything and its result is not used.
         visible = mask | ~anything[:, None]

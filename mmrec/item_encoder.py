@@ -5,6 +5,7 @@ Legend: I items, P items that have a modality, T tokens, M modalities, D model w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ from mmrec.batch import ItemBatch
 from mmrec.data.dataset import Dataset
 from mmrec.errors import ConfigError
 from mmrec.fusion import AttentionFusionConfig, FusionConfig
-from mmrec.modality_encoders import AnyEncoderConfig, Preprocessing
+from mmrec.modality_encoders import AnyEncoderConfig, EncoderConfig, Preprocessing
+from mmrec.modality_encoders.timm_tower import UnitHead
 
 __all__ = [
     "ItemEncoder",
@@ -54,16 +56,19 @@ class ItemEncoder(nn.Module):
         config: what to build.
         preprocessings: fitted to the training data, by modality.
 
-    Raises: ConfigError if there is no modality.
+    Raises: ConfigError if there is no modality, or one whose name PyTorch keeps for itself.
     """
 
     def __init__(self, config: ItemEncoderConfig, preprocessings: Mapping[str, Preprocessing]) -> None:
         super().__init__()
         if not config.encoders:
             raise ConfigError("item_encoder.encoders is empty; give at least one modality")
+        for name in config.encoders:
+            if hasattr(nn.ModuleDict, name):
+                raise ConfigError(f"a feature set cannot be named {name!r}: PyTorch's modules use the word; rename it")
         self.dim = config.dim
         self.encoders = nn.ModuleDict(
-            {name: encoder.build(config.dim, preprocessings[name]) for name, encoder in config.encoders.items()}
+            {name: _build(encoder, config.dim, preprocessings[name]) for name, encoder in config.encoders.items()}
         )
         self.fusion = config.fusion.build(config.dim, len(config.encoders))
 
@@ -85,6 +90,28 @@ class ItemEncoder(nn.Module):
             masks = [torch.zeros(len(items), 1, dtype=torch.bool, device=unused.device)]
         columns = torch.tensor(modality, device=tokens[0].device)
         return self.fusion(torch.cat(tokens, 1), torch.cat(masks, 1), columns) + unused
+
+    @torch.no_grad()
+    def calibrate(self, items: ItemBatch) -> None:
+        """Let the heads of untrained towers start from what the towers say of some training items."""
+        for name, encoder in self.encoders.items():
+            head = getattr(encoder, "head", None)
+            if isinstance(head, UnitHead) and name in items.inputs:
+                heard: list[Tensor] = []
+                hook = head.register_forward_pre_hook(functools.partial(_hear, heard))
+                _, mask = encoder(items.inputs[name])
+                hook.remove()
+                features = heard[0] if heard[0].ndim == 2 else heard[0][mask]
+                if len(features) >= 2:
+                    head.calibrate(features)
+
+
+def _hear(heard: list[Tensor], module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    heard.append(inputs[0])
+
+
+def _build(encoder: EncoderConfig, dim: int, preprocessing: Preprocessing) -> nn.Module:
+    return encoder.build(dim, preprocessing)
 
 
 def fit_preprocessings(

@@ -35,7 +35,7 @@ class ItemInputs:
         """A batch from raw records of items outside any dataset, with ``item_idx`` -1.
 
         Args:
-            records: per item, raw values by modality; a missing key is a missing modality.
+            records: per item, raw values by modality; a missing key, or None, is a missing modality.
 
         Raises: MediaError if a given medium cannot be used; ConfigError if the model does not know a modality.
         """
@@ -44,9 +44,9 @@ class ItemInputs:
                 if name not in self.preprocessings:
                     known = ", ".join(self.modalities)
                     raise ConfigError(f"this model does not encode {name!r}; it encodes {known}")
-        present = np.array([[name in record for name in self.modalities] for record in records])
+        present = np.array([[record.get(name) is not None for name in self.modalities] for record in records])
         samples = {
-            name: [self.preprocessings[name](record[name]) for record in records if name in record]
+            name: [self.preprocessings[name](record[name]) for record in records if record.get(name) is not None]
             for name in self.modalities
         }
         return self.batch(np.full(len(records), -1), present, samples)
@@ -152,7 +152,7 @@ class CatalogInputs:
         name = self.inputs.modalities[column]
         preprocessing = self.inputs.preprocessings[name]
         try:
-            raw = index if isinstance(preprocessing, ItemIdPreprocessing) else self.dataset.read(name, index)
+            raw: Any = index if isinstance(preprocessing, ItemIdPreprocessing) else self.dataset.read(name, index)
             return preprocessing(raw)
         except MediaError as error:
             self.present[index, column] = False

@@ -128,12 +128,12 @@ class Recommender(nn.Module):
         return both.sum() * (world_size() / (2 * sum(step.rank_users)))
 
 
-def _targets(sequences: SequenceBatch) -> Int[Tensor, N]:
+def _targets(sequences: SequenceBatch) -> Int[Tensor, " N"]:
     assert sequences.target_idx is not None, "training sequences carry targets"
     return sequences.target_idx
 
 
-def _rows(step: StepBatch, item_idx: Int[Tensor, n]) -> Int[Tensor, n]:
+def _rows(step: StepBatch, item_idx: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     """Rows of the step's table at which the given catalogue items stand."""
     return torch.searchsorted(step.step_items, item_idx)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["render_report", "summary_rows", "summary_table"]
+__all__ = ["baselines_table", "render_report", "summary_rows", "summary_table"]
 
 # Blues and greys that are readable on white and on black alike.
 _OURS, _THEIRS, _TEXT, _INTERVAL = "#2f81f7", "#a9b4bf", "#7d8590", "#c2571a"
@@ -66,6 +66,20 @@ def summary_table(record: dict[str, Any]) -> Table:
     for row in summary_rows(record):
         cells = [_cell(row[metric][part]) for part in ("overall", "cold") for metric in ("hr@10", "ndcg@10")]
         table.add_row(row["name"], *cells, style={"mmrec": "bold", "random": "dim"}.get(row["kind"]))
+    return table
+
+
+def baselines_table(baselines: dict[str, Any]) -> Table:
+    """What :func:`mmrec.evaluator.run_baselines` returned, best first, for the terminal."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    table.add_column("")
+    for heading in ("HR@10", "NDCG@10", "MRR"):
+        table.add_column(heading, justify="right")
+    for name, measured in sorted(baselines.items(), key=lambda entry: -entry[1]["metrics"]["ndcg@10"]):
+        table.add_row(name, *(f"{measured['metrics'][metric]:.4f}" for metric in ("hr@10", "ndcg@10", "mrr")))
     return table
 
 

@@ -33,12 +33,17 @@ class AudioConfig:
     """Any timm network without batch normalisation; sees the spectrogram as a picture of one channel."""
     sample_rate: int = 16_000
     """Hz; sounds are resampled and mixed to mono."""
-    duration_s: float = 4.0
+    duration_s: float = 3.0
     """Seconds that are heard; shorter sounds are padded with silence."""
-    num_mels: int = 64
+    num_mels: int = 48
     """Mel bands."""
-    hop_ms: float = 40.0
+    hop_ms: float = 50.0
     """Time between columns of the spectrogram."""
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of the spectrogram; torchaudio centres a window on the first sample and on each hop after it."""
+        return round(self.duration_s * self.sample_rate) // _hop(self.sample_rate, self.hop_ms) + 1
 
     def fit(self, dataset: Dataset, modality: str, train_items: np.ndarray) -> AudioPreprocessing:
         return AudioPreprocessing(
@@ -76,7 +81,7 @@ class AudioEncoder(ModalityEncoder):
 
     def __init__(self, dim: int, config: AudioConfig) -> None:
         super().__init__()
-        self.tower, width = timm_tower(config.tower, in_chans=1)
+        self.tower, width = timm_tower(config.tower, (config.num_mels, config.num_columns), channels=1)
         self.head = UnitHead(width, dim)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tokens:
@@ -88,6 +93,11 @@ class AudioEncoder(ModalityEncoder):
 def _mel(sample_rate: int, num_mels: int, hop_ms: float) -> MelSpectrogram:
     from torchaudio.transforms import MelSpectrogram
 
-    hop = round(sample_rate * hop_ms / 1000)
+    hop = _hop(sample_rate, hop_ms)
     window = 1 << (2 * hop - 1).bit_length()  # the power of two that overlaps columns by half or more
     return MelSpectrogram(sample_rate, n_fft=window, hop_length=hop, n_mels=num_mels)
+
+
+def _hop(sample_rate: int, hop_ms: float) -> int:
+    """Samples between columns of the spectrogram."""
+    return round(sample_rate * hop_ms / 1000)

@@ -15,6 +15,8 @@ from mmrec.modality_encoders.base import ModalityEncoder, Preprocessing, Tokens
 
 __all__ = ["FeaturesConfig", "FeaturesEncoder", "FeaturesPreprocessing"]
 
+_ROWS = 65_536
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig:
@@ -25,10 +27,14 @@ class FeaturesConfig:
         rows = np.flatnonzero(train_items & dataset.present(modality))
         if len(rows) == 0:
             raise DataError(f"no item with a training event has a vector in features {modality!r}; leave it out")
-        vectors = _unit(np.asarray(dataset.features(modality)[rows], dtype=np.float64))
-        mean = vectors.mean(0)
-        centred = _unit(vectors - mean)
-        _, directions = np.linalg.eigh(centred.T @ centred)
+        vectors = dataset.features(modality)
+        parts = np.array_split(rows, -(-len(rows) // _ROWS))  # a million vectors of 768 in float64 would be 6 GB
+        mean = np.sum([_unit(vectors[part].astype(np.float64)).sum(0) for part in parts], axis=0) / len(rows)
+        scatter = np.zeros((len(mean), len(mean)))
+        for part in parts:
+            centred = _unit(_unit(vectors[part].astype(np.float64)) - mean)
+            scatter += centred.T @ centred
+        _, directions = np.linalg.eigh(scatter)
         return FeaturesPreprocessing(mean.astype(np.float32), directions[:, ::-1].T.astype(np.float32))
 
     def load_preprocessing(self, folder: Path) -> FeaturesPreprocessing:

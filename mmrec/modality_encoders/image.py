@@ -23,7 +23,7 @@ class ImageConfig:
 
     tower: str = "test_convnext"
     """Any timm network without batch normalisation."""
-    size_px: int = 64
+    size_px: int = 48
     """Side of the square that pictures are resized to; proportions give way, the whole picture is seen."""
 
     def fit(self, dataset: Dataset, modality: str, train_items: np.ndarray) -> ImagePreprocessing:
@@ -51,7 +51,7 @@ class ImageEncoder(ModalityEncoder):
 
     def __init__(self, dim: int, config: ImageConfig) -> None:
         super().__init__()
-        self.tower, width = timm_tower(config.tower)
+        self.tower, width = timm_tower(config.tower, (config.size_px, config.size_px))
         self.head = UnitHead(width, dim)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tokens:

@@ -2,20 +2,24 @@
 
 Bytes leave no character unknown, in any script; and the library's BPE trainer finds the same units under the same
 numbers each time, which its WordPiece trainer does not (measured: equal texts, other numbers in each process).
+
+Or, with ``path``, a pretrained encoder and its tokenizer from a local folder in the layout of transformers.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mmrec.data.dataset import Dataset
-from mmrec.errors import DataError
+from mmrec.errors import ConfigError, DataError
 from mmrec.modality_encoders.base import ModalityEncoder, Preprocessing, Tokens
 from mmrec.modality_encoders.timm_tower import UnitHead
 
@@ -29,26 +33,53 @@ PADDING = "[PAD]"
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """A BERT of transformers from scratch; the default trains on a CPU."""
+    """A BERT of transformers from scratch, which trains on a CPU, or a pretrained encoder."""
 
+    path: Path | None = None
+    """Local folder of a transformers text encoder and its tokenizer, to start from; the sizes below are then its own
+    and must be left alone, but for max_tokens."""
     max_tokens: int = 64
     """Tokens that are read; longer texts are cut."""
     vocabulary_size: int = 8_000
     """BPE units at most, learnt from the texts of items with training events."""
     width: int = 64
     """Hidden width."""
-    num_layers: int = 2
+    num_layers: int = 1
     """Transformer layers."""
     num_heads: int = 2
     """Attention heads; must divide the width."""
 
     def fit(self, dataset: Dataset, modality: str, train_items: np.ndarray) -> TextPreprocessing:
-        """Raises: DataError if no training item has a text."""
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-
+        """Raises: DataError if no training item has a text; ConfigError if ``path`` cannot be used."""
         rows = np.flatnonzero(train_items & dataset.present(modality))
         if len(rows) == 0:
             raise DataError("no item with a training event has a text; leave the text encoder out")
+        if self.path is not None:
+            return self._pretrained(self.path)
+        if self.width % self.num_heads:
+            raise ConfigError(f"num_heads is {self.num_heads}; it must divide the width {self.width} of the text tower")
+        architecture = {
+            "model_type": "bert",
+            "hidden_size": self.width,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "intermediate_size": 4 * self.width,
+            "max_position_embeddings": self.max_tokens,
+            "type_vocab_size": 1,
+        }
+        tokenizer = self._learn_units(dataset, modality, rows)
+        architecture |= {"vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0}
+        return TextPreprocessing(tokenizer, self.max_tokens, architecture)
+
+    def load_preprocessing(self, folder: Path) -> TextPreprocessing:
+        return TextPreprocessing.load(folder)
+
+    def build(self, dim: int, preprocessing: TextPreprocessing) -> TextEncoder:
+        return TextEncoder(dim, preprocessing)
+
+    def _learn_units(self, dataset: Dataset, modality: str, rows: np.ndarray) -> Tokenizer:
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
         tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
@@ -60,28 +91,59 @@ class TextConfig:
             show_progress=False,
         )
         tokenizer.train_from_iterator((str(dataset.read(modality, int(row))) for row in rows), trainer)
-        return TextPreprocessing(tokenizer, self.max_tokens)
+        return tokenizer
 
-    def load_preprocessing(self, folder: Path) -> TextPreprocessing:
-        return TextPreprocessing.load(folder)
+    def _pretrained(self, path: Path) -> TextPreprocessing:
+        from transformers import AutoConfig, AutoTokenizer
 
-    def build(self, dim: int, preprocessing: TextPreprocessing) -> TextEncoder:
-        return TextEncoder(dim, self, preprocessing.tokenizer.get_vocab_size())
+        for field in dataclasses.fields(self):
+            if field.name not in ("path", "max_tokens") and getattr(self, field.name) != field.default:
+                raise ConfigError(f"{field.name} has no effect beside path={str(path)!r}, whose sizes count; drop one")
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"path is {str(path)!r}; give a local folder with config.json, weights and a tokenizer")
+        try:
+            settings = AutoConfig.from_pretrained(path, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"transformers cannot load {path}: {str(error).strip().splitlines()[0]}") from error
+        if settings.is_encoder_decoder or not tokenizer.is_fast:
+            raise ConfigError(f"{path} is no text encoder with a fast tokenizer; take one of the kind of BERT")
+        limit = min(tokenizer.model_max_length, getattr(settings, "max_position_embeddings", self.max_tokens))
+        if self.max_tokens > limit:
+            raise ConfigError(f"max_tokens is {self.max_tokens}; {path} reads at most {limit}")
+        architecture = json.loads(settings.to_json_string(use_diff=True)) | {
+            "model_type": settings.model_type,
+            "pad_token_id": tokenizer.pad_token_id or 0,
+        }
+        return TextPreprocessing(tokenizer.backend_tokenizer, self.max_tokens, architecture, weights=path)
 
 
 class TextPreprocessing(Preprocessing):
-    """Text -> token ids, at most ``max_tokens``."""
+    """Text -> token ids, at most ``max_tokens``.
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+    Args:
+        tokenizer: text to ids.
+        max_tokens: longer texts are cut.
+        architecture: the network's configuration in transformers' terms, so that a checkpoint needs nothing else.
+        weights: folder whose weights a new network starts from; None after :meth:`load`, because a checkpoint brings
+            its own.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, max_tokens: int, architecture: dict[str, Any], weights: Path | None = None
+    ) -> None:
+        tokenizer.no_padding()  # stored tokenizers may pad every text to one length; batches here pad to their longest
         tokenizer.enable_truncation(max_tokens)
         self.tokenizer = tokenizer
+        self.architecture = architecture
+        self.weights = weights
 
     def __call__(self, raw: str) -> np.ndarray:
         return np.array(self.tokenizer.encode(raw).ids, dtype=np.int32)
 
     def collate(self, samples: list[np.ndarray]) -> dict[str, Tensor]:
         longest = max(1, *(len(tokens) for tokens in samples))
-        ids = np.zeros((len(samples), longest), dtype=np.int64)
+        ids = np.full((len(samples), longest), self.architecture["pad_token_id"], dtype=np.int64)
         mask = np.zeros((len(samples), longest), dtype=bool)
         for row, tokens in enumerate(samples):
             ids[row, : len(tokens)] = tokens
@@ -91,33 +153,26 @@ class TextPreprocessing(Preprocessing):
 
     def save(self, folder: Path) -> None:
         self.tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "architecture.json").write_text(json.dumps(self.architecture, indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> TextPreprocessing:
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        return cls(tokenizer, tokenizer.truncation["max_length"])
+        architecture = json.loads((folder / "architecture.json").read_text())
+        stored = tokenizer.truncation
+        assert stored is not None, "the constructor always sets a truncation"
+        return cls(tokenizer, stored["max_length"], architecture)
 
 
 class TextEncoder(ModalityEncoder):
     """One token: the mean of the last layer over the text's tokens."""
 
-    def __init__(self, dim: int, config: TextConfig, vocabulary_size: int) -> None:
+    def __init__(self, dim: int, preprocessing: TextPreprocessing) -> None:
         super().__init__()
-        from transformers import BertConfig, BertModel
-
-        settings = BertConfig(
-            vocab_size=vocabulary_size,
-            hidden_size=config.width,
-            num_hidden_layers=config.num_layers,
-            num_attention_heads=config.num_heads,
-            intermediate_size=4 * config.width,
-            max_position_embeddings=config.max_tokens,
-            type_vocab_size=1,
-        )
-        self.tower = BertModel(settings, add_pooling_layer=False)
-        self.head = UnitHead(config.width, dim)
+        self.tower = _tower(preprocessing)
+        self.head = UnitHead(self.tower.config.hidden_size, dim)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tokens:
         mask = inputs["mask"]
@@ -125,3 +180,21 @@ class TextEncoder(ModalityEncoder):
         pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         tokens = self.head(pooled)[:, None]
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+
+
+def _tower(preprocessing: TextPreprocessing) -> Any:
+    """The network, from the weights of a folder or at random. Raises: ConfigError if the folder's do not load."""
+    from transformers import AutoConfig, AutoModel
+
+    if preprocessing.weights is None:
+        settings = dict(preprocessing.architecture)
+        tower = AutoModel.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings), dtype=torch.float32)
+    else:
+        try:
+            tower = AutoModel.from_pretrained(preprocessing.weights, local_files_only=True, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ConfigError(f"transformers cannot load the weights in {preprocessing.weights}: {first}") from error
+    if getattr(tower, "pooler", None) is not None:
+        tower.pooler = None  # nothing here reads it, and DistributedDataParallel waits for a gradient of all there is
+    return tower

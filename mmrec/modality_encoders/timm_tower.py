@@ -2,36 +2,91 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 from typing import Any
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from mmrec.errors import ConfigError, unknown_name
+from mmrec.errors import ConfigError
 
 __all__ = ["UnitHead", "timm_tower"]
 
 
-def timm_tower(name: str, **settings: Any) -> tuple[nn.Module, int]:
+def timm_tower(
+    name: str, size_px: tuple[int, int], *, channels: int = 3, patch_px: int | None = None
+) -> tuple[nn.Module, int]:
     """A randomly initialised timm network without its classifier, and the width of its pooled output.
 
+    Args:
+        name: as timm knows it.
+        size_px: height and width of what it sees.
+        channels: of what it sees.
+        patch_px: side of a patch, for networks that cut their input into patches; None keeps their own.
+
     Raises:
-        ConfigError: if timm knows no such network, or if it normalises over the batch: then an item's vector would
-            depend on the items beside it, and 2 processes would compute something else than 1.
+        ConfigError: if timm knows no such network, if it does not take such inputs, or if it normalises over the
+            batch: then an item's vector would depend on the items beside it, and 2 processes would compute something
+            else than 1.
     """
     import timm
 
     if name not in timm.list_models():
-        raise ConfigError(unknown_name("timm tower", name, timm.list_models()[:0]) + "; see timm.list_models()")
-    tower = timm.create_model(name, pretrained=False, num_classes=0, **settings)
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in tower.modules()):
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=1)
+        hint = f"; perhaps you meant {nearest[0]!r}" if nearest else ""
+        raise ConfigError(f"unknown timm tower {name!r}{hint}; timm.list_models() lists all")
+    create = functools.partial(timm.create_model, name, pretrained=False, num_classes=0, in_chans=channels)
+    with torch.device("meta"):  # a look at the network, without memory, arithmetic or random numbers
+        plain = create()
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in plain.modules()):
         raise ConfigError(f"tower {name!r} uses batch normalisation, which mixes items; take a convnext, vit or swin")
-    return tower, int(tower.num_features)  # pyright: ignore[reportArgumentType]
+    settings: dict[str, Any] = {}
+    if hasattr(plain, "set_input_size"):  # transformers are made for one size of picture, convolutions take any
+        settings = {"img_size": size_px} | ({} if patch_px is None else {"patch_size": patch_px})
+    elif patch_px is not None:
+        raise ConfigError(f"tower {name!r} does not cut its input into patches; set patch_px=0")
+    try:
+        with torch.device("meta"):
+            width = create(**settings)(torch.empty(1, channels, *size_px)).shape[1]
+    except (AssertionError, RuntimeError) as error:
+        height, columns = size_px
+        raise ConfigError(
+            f"tower {name!r} does not take inputs of {height} x {columns}: {str(error).strip().splitlines()[0]}"
+        ) from error
+    return create(**settings), width
 
 
-class UnitHead(nn.Sequential):
+class UnitHead(nn.Module):
     """From a tower's width to the model's; tokens start with unit length, like ready-made vectors."""
 
     def __init__(self, width: int, dim: int) -> None:
-        norm = nn.LayerNorm(dim)
-        nn.init.constant_(norm.weight, dim**-0.5)
-        super().__init__(nn.Linear(width, dim), norm)
+        super().__init__()
+        self.projection = nn.Linear(width, dim)
+        self.norm = nn.LayerNorm(dim)
+        nn.init.constant_(self.norm.weight, dim**-0.5)
+
+    def forward(self, features: Float[Tensor, "*rows W"]) -> Float[Tensor, "*rows D"]:
+        return self.norm(self.projection(features))
+
+    @torch.no_grad()
+    def calibrate(self, features: Float[Tensor, "N W"]) -> None:
+        """Start as a whitening of what an untrained tower says of N items.
+
+        The outputs of random networks share one large component, so that all items begin as nearly the same vector
+        and training spends its first epochs on telling them apart. Centred and scaled along their principal
+        directions they are useful random features from the first step.
+
+        Source: the idea of data-dependent initialisation, Krähenbühl et al. 2016.
+        """
+        centre = features.mean(0)
+        variance, directions = torch.linalg.eigh(torch.cov(features.double().T).float())
+        variance, directions = variance.flip(0), directions.flip(1)
+        # Directions with less than a hundredth of the greatest variance are noise; they are not blown up.
+        scaled = directions / variance.clamp(min=0.01 * float(variance[0]) + 1e-12).sqrt()  # (W, W)
+        dim = self.projection.out_features
+        kept = scaled.T[:dim]
+        rotation = torch.linalg.qr(torch.randn(dim, dim))[0][:, : len(kept)]
+        self.projection.weight.copy_(rotation @ kept)
+        self.projection.bias.copy_(-self.projection.weight @ centre)

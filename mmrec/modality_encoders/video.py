@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.data.dataset import Dataset
+from mmrec.errors import ConfigError
 from mmrec.media.video import decode_video
 from mmrec.modality_encoders.base import JsonPreprocessing, ModalityEncoder, Tokens
 from mmrec.modality_encoders.image import resize
@@ -24,10 +25,10 @@ class VideoConfig:
 
     tower: str = "test_vit"
     """Any timm network without batch normalisation; a vision transformer keeps where in the frame a thing is."""
-    size_px: int = 48
+    size_px: int = 32
     """Side of the square that frames are resized to."""
-    patch_px: int = 12
-    """Side of a patch, for vision transformers; 0 for towers without patches."""
+    patch_px: int = 16
+    """Side of a patch, for vision transformers; 0 keeps the tower's own."""
     num_frames: int = 4
     """Frames taken from a clip."""
     num_heads: int = 2
@@ -68,8 +69,10 @@ class VideoEncoder(ModalityEncoder):
 
     def __init__(self, dim: int, config: VideoConfig) -> None:
         super().__init__()
-        patches = {"img_size": config.size_px, "patch_size": config.patch_px} if config.patch_px else {}
-        self.tower, width = timm_tower(config.tower, **patches)
+        size_px = (config.size_px, config.size_px)
+        self.tower, width = timm_tower(config.tower, size_px, patch_px=config.patch_px or None)
+        if width % config.num_heads:
+            raise ConfigError(f"num_heads is {config.num_heads}; it must divide the width {width} of {config.tower!r}")
         self.time = nn.Parameter(0.02 * torch.randn(config.num_frames, width))
         self.temporal = nn.TransformerEncoderLayer(
             width, config.num_heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True

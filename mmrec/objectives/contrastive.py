@@ -26,11 +26,11 @@ class ContrastiveConfig:
 def info_nce(
     rows: Float[Tensor, "R D"],
     columns: Float[Tensor, "B D"],
-    positive: Int[Tensor, R],
-    row_item_idx: Int[Tensor, R],
-    column_item_idx: Int[Tensor, B],
+    positive: Int[Tensor, " R"],
+    row_item_idx: Int[Tensor, " R"],
+    column_item_idx: Int[Tensor, " B"],
     scale: Float[Tensor, ""] | float,
-) -> Float[Tensor, R]:
+) -> Float[Tensor, " R"]:
     """Pull each row towards its own column, away from the other columns; nats per row.
 
     Popular items stand in several rows of a batch: a column of another row with the same item is no negative and is

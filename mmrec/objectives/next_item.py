@@ -28,12 +28,12 @@ class NextItemConfig:
 def next_item_loss(
     users: Float[Tensor, "N D"],
     targets: Float[Tensor, "N D"],
-    target_idx: Int[Tensor, N],
+    target_idx: Int[Tensor, " N"],
     candidates: Float[Tensor, "C D"],
-    candidate_idx: Int[Tensor, C],
-    log_inclusion: Float[Tensor, C],
+    candidate_idx: Int[Tensor, " C"],
+    log_inclusion: Float[Tensor, " C"],
     scale: Float[Tensor, ""] | float,
-) -> Float[Tensor, N]:
+) -> Float[Tensor, " N"]:
     """Cross-entropy of the item taken next, in nats per event.
 
     ``-log(exp(s+) / (exp(s+) + sum over candidates j other than the target of exp(s_j) / P(j is drawn)))``: the sum is
@@ -59,8 +59,8 @@ def next_item_loss(
 
 
 def log_inclusion_probability(
-    frequency: Float[Tensor, C], num_targets: int, num_drawn: int, num_items: int
-) -> Float[Tensor, C]:
+    frequency: Float[Tensor, " C"], num_targets: int, num_drawn: int, num_items: int
+) -> Float[Tensor, " C"]:
     """Log probability that an item is a candidate: drawn uniformly, or a target somewhere in the global batch.
 
     Args:

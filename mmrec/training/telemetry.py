@@ -85,8 +85,9 @@ class ProgressBar:
 
     def advance(self, status: str | None = None, steps: int = 1) -> None:
         assert self._task is not None, "start comes before advance"
-        fields = {} if status is None else {"status": status}
-        self._progress.update(self._task, advance=steps, **fields)
+        self._progress.advance(self._task, steps)
+        if status is not None:
+            self._progress.update(self._task, status=status)
 
 
 def progress_bar(enabled: bool) -> tuple[Progress, ProgressBar]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -225,7 +226,7 @@ class Trainer:
         """Write what the steps reported, then the checkpoint, on the first rank."""
         now = time.perf_counter()
         self.state.seconds, self._started = self.state.seconds + now - self._started, now
-        if rank() == 0:
+        if self.metrics is not None:
             for line in self._pending:
                 self.metrics.write(
                     **{key: float(value) if isinstance(value, Tensor) else value for key, value in line.items()}
@@ -258,7 +259,8 @@ class Trainer:
         if self.state.step % STOP_CHECK_STEPS and self.state.step_in_epoch:
             return False
         asked = torch.tensor([float(self._stop_requested)], device=self.device)
-        return bool(self.accelerator.reduce(asked, "sum").item() > 0)
+        dist.all_reduce(asked)
+        return bool(asked.item() > 0)
 
 
 def parameter_groups(model: Recommender, weight_decay: float, tower_rate: float) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from mmrec.batch import SequenceBatch
 __all__ = ["from_rows", "positions", "to_rows"]
 
 
-def positions(sequences: SequenceBatch) -> Int[Tensor, N]:
+def positions(sequences: SequenceBatch) -> Int[Tensor, " N"]:
     """Place of each event in its history, 0 for the oldest."""
     starts = torch.repeat_interleave(sequences.offsets[:-1], sequences.lengths)
     return torch.arange(len(sequences.item_idx), device=starts.device) - starts
