@@ -20,6 +20,8 @@ from mmrec.errors import DataError
 __all__ = ["run_demo"]
 
 QUERY_ITEMS = 3
+# What fits into five minutes on two cores; content would go on learning (its validation still rises here).
+MAX_EPOCHS = {"content": "16", "id": "25"}
 
 
 def run_demo(
@@ -50,7 +52,7 @@ def run_demo(
     records = {name: json.loads((out / f"results-{name}" / "metrics.json").read_text()) for name in ("content", "id")}
     console.rule(style="dim")
     console.print(results_table(records))
-    console.print(_verdict(records["content"]), highlight=False)
+    console.print(_verdict(records), highlight=False)
     console.print(f"Report: {out / 'results-content' / 'report.html'}", highlight=False, soft_wrap=True)
     console.print(f"Done in {time.monotonic() - start:.0f} s.", highlight=False)
     return 0
@@ -78,7 +80,7 @@ def _steps(out: Path, seed: int) -> list[list[str]]:
     steps = [[*ingest, "--text-columns", "title", "description", "--out", str(dataset)]]
     for preset in ("content", "id"):
         run = str(out / f"run-{preset}")
-        steps.append(["train", preset, *data, "--out", run, "--seed", str(seed)])
+        steps.append(["train", preset, *data, "--out", run, "--seed", str(seed), "--max-epochs", MAX_EPOCHS[preset]])
     for preset in ("content", "id"):
         run, results = str(out / f"run-{preset}"), str(out / f"results-{preset}")
         more = [] if preset == "content" else ["--no-baselines"]
@@ -130,12 +132,13 @@ def _cold(measured: dict[str, Any]) -> float:
     return measured["slices"]["cold_items"]["metrics"]["hr@10"]
 
 
-def _verdict(record: dict[str, Any]) -> str:
-    others = record["baselines"]
-    best = max((name for name in others), key=lambda name: others[name]["metrics"]["hr@10"])
-    times_chance = _cold(record) / _cold(others["random"])
-    ratio = record["metrics"]["hr@10"] / others[best]["metrics"]["hr@10"]
+def _verdict(records: dict[str, dict[str, Any]]) -> str:
+    others = records["content"]["baselines"]
+    best = max(others, key=lambda name: others[name]["metrics"]["hr@10"])
+    ours = max(records, key=lambda name: records[name]["metrics"]["hr@10"])
+    times_chance = _cold(records["content"]) / _cold(others["random"])
+    ratio = records[ours]["metrics"]["hr@10"] / others[best]["metrics"]["hr@10"]
     return (
-        f"New items: content finds them {times_chance:.1f} times as often as chance. "
-        f"All: {ratio:.2f} times the best baseline ({best.replace('_', ' ')})."
+        f"New items: content finds them {times_chance:.1f} times as often as chance, ids alone never trained on them. "
+        f"All items: mmrec {ours} reaches {ratio:.2f} times the best baseline ({best.replace('_', ' ')})."
     )

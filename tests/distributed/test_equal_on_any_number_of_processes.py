@@ -29,6 +29,12 @@ def run_first_step(processes: int, dataset: Path, folder: Path, batch_size: int)
     return torch.load(result, weights_only=True)
 
 
+def assert_equal_to_1e5(found: torch.Tensor, expected: torch.Tensor, name: str) -> None:
+    """To 1e-5 of the tensor's largest entry, or absolutely where that is below 1: float32 sums in another order."""
+    scale = max(1.0, float(expected.abs().max()))
+    torch.testing.assert_close(found, expected, atol=1e-5 * scale, rtol=0, msg=name)
+
+
 @pytest.mark.parametrize("batch_size", [8, 1], ids=["whole batch", "fewer histories than processes"])
 def test_two_processes_have_the_loss_and_the_gradients_of_one(tiny_dataset_path, tmp_path, batch_size):
     one = run_first_step(1, tiny_dataset_path, tmp_path, batch_size)
@@ -36,7 +42,7 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(tiny_dataset_path,
     assert float(two["loss"]) == pytest.approx(float(one["loss"]), abs=1e-5)
     assert one["gradients"].keys() == two["gradients"].keys()
     for name, gradient in one["gradients"].items():
-        torch.testing.assert_close(two["gradients"][name], gradient, atol=1e-5, rtol=1e-5, msg=name)
+        assert_equal_to_1e5(two["gradients"][name], gradient, name)
 
 
 @pytest.mark.slow
@@ -44,4 +50,4 @@ def test_three_processes_have_the_gradients_of_one(tiny_dataset_path, tmp_path):
     one = run_first_step(1, tiny_dataset_path, tmp_path, 8)
     three = run_first_step(3, tiny_dataset_path, tmp_path, 8)
     for name, gradient in one["gradients"].items():
-        torch.testing.assert_close(three["gradients"][name], gradient, atol=1e-5, rtol=1e-5, msg=name)
+        assert_equal_to_1e5(three["gradients"][name], gradient, name)
