@@ -1,0 +1,292 @@
+"""The commands that come after training: evaluate, baselines, report, export, search, recommend."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from mmrec.data.splits import SplitName
+from mmrec.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from mmrec.index import Hit
+
+__all__ = ["baselines", "evaluate", "export", "recommend", "report", "search"]
+
+logger = logging.getLogger(__name__)
+
+Positional = tyro.conf.Positional
+
+
+def evaluate(
+    checkpoint: Positional[Path | None] = None,
+    *,
+    data: Path,
+    out: Path,
+    embeddings: Path | None = None,
+    part: Literal["test", "valid"] = "test",
+    baselines: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """Rank the whole catalogue for every held-out event; write metrics.json, ranks.parquet and report.html.
+
+    The split is the one that the model was trained with.
+
+    Args:
+        checkpoint: run folder (its best checkpoint) or checkpoint folder.
+        data: dataset folder.
+        out: folder for the results; must not exist.
+        embeddings: an export to evaluate instead of a checkpoint: its vectors and its user encoder alone.
+        part: test, or valid to look without touching the test part.
+        baselines: rank popularity, item-kNN, sequential rules and content on the same queries.
+        overwrite: replace OUT.
+    """
+    from rich.console import Console
+
+    from mmrec.evaluator import make_record, run_baselines, score_vectors, write_record
+    from mmrec.report import summary_table
+    from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
+
+    if (checkpoint is None) == (embeddings is None):
+        raise ConfigError("give either a CHECKPOINT or --embeddings EXPORT")
+    if out.exists() and not overwrite:
+        raise DataError(f"{out} exists already; give another --out, or --overwrite to replace it")
+    if embeddings is not None:
+        given = vectors_of_export(embeddings, data, part)
+    else:
+        assert checkpoint is not None
+        given = vectors_of_checkpoint(checkpoint, data, part)
+    result = score_vectors(given.split, part, given.users, given.items)
+    others = run_baselines(given.dataset, given.split, part) if baselines else None
+    record = make_record(given.dataset, given.split, part, result, baselines=others, cost=given.cost, model=given.model)
+    write_record(out, record, given.dataset, given.split, part, result, overwrite=overwrite)
+    Console().print(summary_table(record))
+    print(f"report: {out / 'report.html'}")
+
+
+def baselines(
+    data: Path, split: SplitName = "auto", split_quantile: float = 0.9, part: Literal["test", "valid"] = "test"
+) -> None:
+    """Popularity, item-kNN, sequential rules, content and their mixtures, with settings chosen on validation.
+
+    Args:
+        data: dataset folder.
+        split: auto: the split that the interactions bring, else leave_one_out.
+        split_quantile: global_time only.
+        part: test or valid.
+    """
+    from rich.console import Console
+
+    from mmrec.data.dataset import Dataset
+    from mmrec.data.splits import make_split
+    from mmrec.evaluator import run_baselines
+    from mmrec.report import baselines_table
+
+    dataset = Dataset.open(data)
+    chosen = make_split(dataset.sequences, dataset.num_items, split, quantile=split_quantile)
+    Console().print(baselines_table(run_baselines(dataset, chosen, part)))
+
+
+def report(results: Positional[Path]) -> None:
+    """Write report.html anew from the metrics.json of a results folder.
+
+    Args:
+        results: folder made by `mmrec evaluate`.
+    """
+    import json
+
+    from mmrec.report import render_report
+
+    path = results / "metrics.json"
+    if not path.is_file():
+        raise DataError(f"{results} holds no metrics.json; give a folder made by `mmrec evaluate`")
+    (results / "report.html").write_text(render_report(json.loads(path.read_text())), encoding="utf-8")
+    print(f"report: {results / 'report.html'}")
+
+
+def export(
+    checkpoint: Positional[Path],
+    data: Path,
+    out: Path,
+    index: bool = False,
+    since: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the item embeddings of a checkpoint as a folder that searches, recommends and evaluates on its own.
+
+    An interrupted export goes on with the same command.
+
+    Args:
+        checkpoint: run folder (its best checkpoint) or checkpoint folder.
+        data: the dataset that it was trained on.
+        out: export folder.
+        index: also write a FAISS index.
+        since: earlier export of the same model; items that have not changed are copied from it.
+        overwrite: replace an export of another model or dataset at OUT.
+    """
+    from mmrec.data.dataset import Dataset
+    from mmrec.exporter import export as write_export
+    from mmrec.inference import encode_catalog
+    from mmrec.item_inputs import CatalogInputs
+    from mmrec.model import load_model, model_hash
+    from mmrec.training.checkpoint import check_dataset, find_checkpoint
+
+    folder = find_checkpoint(checkpoint)
+    dataset = Dataset.open(data)
+    check_dataset(folder, dataset)
+    model = load_model(folder)
+    catalog = CatalogInputs(dataset, model.inputs)
+    with _progress("encoding items", dataset.num_items) as advance:
+        report = write_export(
+            lambda item_idx: encode_catalog(model, catalog, item_idx).cpu().numpy(),
+            dataset,
+            out,
+            checkpoint=folder,
+            model_hash=model_hash(folder),
+            presence=catalog.present,
+            modalities=model.inputs.modalities,
+            index=index,
+            since=since,
+            overwrite=overwrite,
+            progress=advance,
+        )
+    if catalog.faults:
+        logger.warning("%d damaged media were masked; the vectors of their items rest on what is left", catalog.faults)
+    print(f"exported: {out}  ({report.num_items:,} items x {report.dim})")
+
+
+@contextlib.contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar with rate and time left; yields the function that moves it."""
+    from rich.progress import Progress
+
+    with Progress(transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, advance=done)
+
+
+def search(
+    export: Positional[Path],
+    item: str | None = None,
+    text: str | None = None,
+    image: Path | None = None,
+    audio: Path | None = None,
+    video: Path | None = None,
+    k: int = 10,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Items of an export nearest to an item, or to a text and media files taken together as one new item.
+
+    Args:
+        export: folder made by `mmrec export`.
+        item: id of an item of the export.
+        text: any text, where the model encodes text.
+        image: picture file.
+        audio: sound file.
+        video: clip file.
+        k: number of answers.
+        as_json: print JSON instead of a table.
+    """
+    from mmrec.index import ExportIndex, search_by_item, search_by_vector
+
+    query: dict[str, Any] = {} if text is None else {"text": text}
+    for name, path in (("image", image), ("audio", audio), ("video", video)):
+        if path is not None:
+            if not path.is_file():
+                raise DataError(f"--{name} {path} is no file; give the path of one")
+            query[name] = path.read_bytes()
+    if (item is None) == (not query):
+        raise ConfigError("give either --item ID, or --text and media files; not both, not neither")
+    opened = ExportIndex.open(export)
+    if item is not None:
+        _print_hits(search_by_item(opened, item, k), as_json)
+        return
+
+    import torch
+
+    from mmrec.model import load_model
+
+    model = load_model(export / "model")
+    with torch.inference_mode():
+        vector = model.encode_items(model.inputs.from_records([query]))[0].numpy()
+    _print_hits(search_by_vector(opened, vector, k), as_json)
+
+
+def recommend(
+    export: Positional[Path],
+    items: tuple[str, ...] = (),
+    user: str | None = None,
+    data: Path | None = None,
+    k: int = 10,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Items for a history: of the ids given, oldest first, or of a user of the dataset. What was taken is left out.
+
+    Args:
+        export: folder made by `mmrec export`.
+        items: item ids, oldest first.
+        user: user id in the dataset; needs --data.
+        data: dataset folder with the user's history.
+        k: number of answers.
+        as_json: print JSON instead of a table.
+    """
+    import numpy as np
+    import torch
+
+    from mmrec.data.sequences import Sequences, pack
+    from mmrec.index import ExportIndex
+    from mmrec.index import recommend as best_items
+    from mmrec.inference import encode_histories
+    from mmrec.model import load_user_encoder
+
+    opened = ExportIndex.open(export)
+    if bool(items) == (user is not None):
+        raise ConfigError("give either --items ID [ID ...] or --user ID with --data DATASET")
+    history = items if user is None else _history_of(user, data)
+    vectors = torch.from_numpy(opened.vectors_of(history))
+    events = Sequences(
+        user_ids=np.array(["query"]),
+        offsets=pack(np.array([len(history)])),
+        item_idx=np.arange(len(history), dtype=np.int32),
+        timestamps=None,
+        split=None,
+        order="position",
+    )
+    encoded = encode_histories(load_user_encoder(export / "model"), vectors, events)[0].numpy()
+    _print_hits(best_items(opened, encoded, k, exclude=set(history)), as_json)
+
+
+def _history_of(user: str, data: Path | None) -> tuple[str, ...]:
+    import numpy as np
+
+    from mmrec.data.dataset import Dataset
+
+    if data is None:
+        raise ConfigError("--user needs --data DATASET, which has the user's history")
+    dataset = Dataset.open(data)
+    row = np.flatnonzero(dataset.sequences.user_ids == user)
+    if len(row) == 0:
+        known = dataset.sequences.user_ids[:5].tolist()
+        raise DataError(f"unknown user {user!r} in {data}; its users are like {', '.join(known)}")
+    return tuple(dataset.item_ids[dataset.sequences.items_of(int(row[0]))].tolist())
+
+
+def _print_hits(hits: list[Hit], as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmrec.index import hits_to_json
+
+    if as_json:
+        print(hits_to_json(hits))
+        return
+    table = Table("rank", "item_id", "title", "score")
+    for hit in hits:
+        title = hit.title.splitlines()[0]
+        table.add_row(str(hit.rank), hit.item_id, title if len(title) <= 60 else title[:59] + "…", f"{hit.score:.3f}")
+    Console().print(table)
