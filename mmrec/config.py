@@ -71,7 +71,7 @@ def _convert(expected: Any, value: Any, where: str) -> Any:
 def _convert_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and type(None) in choices:
         return None
-    classes = {choice.__name__: choice for choice in choices if dataclasses.is_dataclass(choice)}
+    classes = {typing.cast(type, choice).__name__: choice for choice in choices if dataclasses.is_dataclass(choice)}
     if isinstance(value, dict) and classes:
         kind = str(value.get("kind"))
         if kind not in classes:
