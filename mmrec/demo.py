@@ -21,7 +21,7 @@ __all__ = ["run_demo"]
 
 QUERY_ITEMS = 3
 # What fits into five minutes on two cores; content would go on learning (its validation still rises here).
-MAX_EPOCHS = {"content": "16", "id": "25"}
+MAX_EPOCHS = {"content": "24", "id": "25"}
 
 
 def run_demo(
