@@ -14,39 +14,40 @@ from torch import Tensor, nn
 
 from mmrec.errors import ConfigError
 
-__all__ = ["AttentionFusion", "AttentionFusionConfig", "FusionConfig", "MeanFusion", "MeanFusionConfig"]
+__all__ = ["AttentionFusion", "AttentionFusionConfig", "FusionConfig", "SumFusion", "SumFusionConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionFusionConfig:
-    """Learned queries attend to all present tokens; what they find is added to the gated mean of the modalities."""
+    """Learned queries attend to all present tokens; what they find is added to the gated sum of the modalities."""
 
     num_latents: int = 4
     """Learned queries."""
     num_heads: int = 2
     """Attention heads; must divide the model width."""
     dropout: float = 0.1
-    """Share of what the queries found that is dropped in training."""
+    """Share of what the queries see that is dropped in training."""
 
     def build(self, dim: int, num_modalities: int) -> AttentionFusion:
         return AttentionFusion(dim, num_modalities, self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanFusionConfig:
-    """The gated mean of the present modalities alone: the plain comparison."""
+class SumFusionConfig:
+    """The gated sum of the present modalities alone: the plain comparison."""
 
-    def build(self, dim: int, num_modalities: int) -> MeanFusion:
-        return MeanFusion(dim, num_modalities)
-
-
-FusionConfig = AttentionFusionConfig | MeanFusionConfig
+    def build(self, dim: int, num_modalities: int) -> SumFusion:
+        return SumFusion(dim, num_modalities)
 
 
-class MeanFusion(nn.Module):
-    """Mean over the present modalities of gate x mean of the modality's tokens; absent ones do not count.
+FusionConfig = AttentionFusionConfig | SumFusionConfig
 
-    An item without any token gets a learned vector.
+
+class SumFusion(nn.Module):
+    """Sum over the present modalities of gate x mean of the modality's tokens, times M / number present.
+
+    The factor keeps the sum as long as it would be with everything present, so that what is missing neither counts
+    as zero nor makes the rest smaller. An item without any token gets a learned vector.
 
     Args:
         dim: D.
@@ -65,18 +66,21 @@ class MeanFusion(nn.Module):
         member = F.one_hot(modality, len(self.gate)).to(tokens.dtype)  # (T, M)
         real = mask.to(tokens.dtype)
         counts = real @ member  # (I, M)
-        # One weight a token: gate of its modality / tokens of the modality / modalities of the item.
+        # One weight a token: gate of its modality / tokens of the modality / share of modalities that the item has.
         per_token = (self.gate / counts.clamp(min=1.0)) @ member.T  # (I, T)
-        modalities = (counts > 0).sum(1, keepdim=True).clamp(min=1)
+        share = (counts > 0).sum(1, keepdim=True).clamp(min=1) / len(self.gate)  # of the modalities that are present
         tokens = tokens.masked_fill(~mask[..., None], 0.0)  # 0 x inf would not be 0
-        mean = torch.einsum("it,itd->id", per_token * real / modalities, tokens)
-        return torch.where(mask.any(1, keepdim=True), mean, self.nothing)
+        total = torch.einsum("it,itd->id", per_token * real / share, tokens)
+        return torch.where(mask.any(1, keepdim=True), total, self.nothing)
 
 
 class AttentionFusion(nn.Module):
-    """:class:`MeanFusion` plus latent-query attention whose output starts at zero.
+    """:class:`SumFusion` plus latent-query attention whose output starts at zero.
 
-    An untrained model is therefore the mean of its modalities, and what attention adds is learned.
+    An untrained model is therefore the sum of its modalities, and what attention adds is learned. Tokens have lengths
+    near 1, short ones (fresh ids) on purpose: attention sees them times sqrt(D), with entries of its usual size, and
+    its output is scaled by 1 / sqrt(D), so that one step of Adam cannot outweigh the sum. No layer norm: it would blow
+    up the short tokens.
 
     Source: latent queries as in Perceiver (Jaegle et al. 2021); zero start as in Zhang et al. 2019 (Fixup).
     """
@@ -86,10 +90,9 @@ class AttentionFusion(nn.Module):
         if dim % config.num_heads:
             raise ConfigError(f"num_heads is {config.num_heads}; it must divide the model width {dim}")
         self.num_heads = config.num_heads
-        self.mean = MeanFusion(dim, num_modalities)
+        self.sum = SumFusion(dim, num_modalities)
         self.modality = nn.Parameter(0.02 * torch.randn(num_modalities, dim))
         self.latents = nn.Parameter(torch.randn(config.num_latents, dim) * dim**-0.5)
-        self.norm = nn.LayerNorm(dim)
         self.key_value = nn.Linear(dim, 2 * dim)
         self.dropout = nn.Dropout(config.dropout)
         self.out = nn.Linear(config.num_latents * dim, dim)
@@ -100,14 +103,15 @@ class AttentionFusion(nn.Module):
         self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
     ) -> Float[Tensor, "I D"]:
         """Args: tokens; mask, True = real; modality: which modality each token column belongs to."""
-        mean = self.mean(tokens, mask, modality)
+        total = self.sum(tokens, mask, modality)
         tokens = tokens.masked_fill(~mask[..., None], 0.0)
         anything = mask.any(1)  # (I,)
         # A row without tokens would be a softmax over nothing; it looks at everything and its result is not used.
         visible = mask | ~anything[:, None]
-        key, value = self.key_value(self.norm(tokens) + self.modality[modality]).chunk(2, dim=-1)
+        scale = tokens.shape[-1] ** 0.5
+        key, value = self.key_value(self.dropout(tokens * scale) + self.modality[modality]).chunk(2, dim=-1)
         query = self.latents.expand(len(tokens), -1, -1)
         query, key, value = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None])  # (I, H, K, D / H)
-        residual = self.out(self.dropout(found.transpose(1, 2).flatten(1)))
-        return mean + residual * anything[:, None]
+        residual = self.out(found.transpose(1, 2).flatten(1)) / scale
+        return total + residual * anything[:, None]

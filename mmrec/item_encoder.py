@@ -5,7 +5,6 @@ Legend: I items, P items that have a modality, T tokens, M modalities, D model w
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +18,7 @@ from mmrec.batch import ItemBatch
 from mmrec.data.dataset import Dataset
 from mmrec.errors import ConfigError
 from mmrec.fusion import AttentionFusionConfig, FusionConfig
-from mmrec.modality_encoders import AnyEncoderConfig, EncoderConfig, Preprocessing
-from mmrec.modality_encoders.timm_tower import UnitHead
+from mmrec.modality_encoders import AnyEncoderConfig, EncoderConfig, ModalityEncoder, Preprocessing
 
 __all__ = [
     "ItemEncoder",
@@ -93,21 +91,17 @@ class ItemEncoder(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, items: ItemBatch) -> None:
-        """Let the heads of untrained towers start from what the towers say of some training items."""
-        for name, encoder in self.encoders.items():
-            head = getattr(encoder, "head", None)
-            if isinstance(head, UnitHead) and name in items.inputs:
-                heard: list[Tensor] = []
-                hook = head.register_forward_pre_hook(functools.partial(_hear, heard))
-                _, mask = encoder(items.inputs[name])
-                hook.remove()
-                features = heard[0] if heard[0].ndim == 2 else heard[0][mask]
-                if len(features) >= 2:
-                    head.calibrate(features)
+        """Let the content's encoders choose their initial weights by a look at some training items.
 
-
-def _hear(heard: list[Tensor], module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    heard.append(inputs[0])
+        Each content modality gets its own share of the rows of one random rotation: fusion starts as concatenation.
+        """
+        content = [name for name in self.encoders if name != "item_id"]
+        rotation = torch.linalg.qr(torch.randn(self.dim, self.dim))[0]
+        for name, axes in zip(content, rotation.tensor_split(len(content)) if content else (), strict=True):
+            encoder = self.encoders[name]
+            assert isinstance(encoder, ModalityEncoder)
+            if name in items.inputs:
+                encoder.calibrate(items.inputs[name], axes)
 
 
 def _build(encoder: EncoderConfig, dim: int, preprocessing: Preprocessing) -> nn.Module:

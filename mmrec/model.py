@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class ModelConfig:
     user_encoder: UserEncoderConfig = field(default_factory=SASRecConfig)
     next_item: NextItemConfig = field(default_factory=NextItemConfig)
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
-    temperature: float = 0.1
+    temperature: float = 0.07
     """Start of the learned temperature that divides inner products in the objectives; greater than 0."""
 
     def build(self, preprocessings: dict[str, Preprocessing]) -> Recommender:
@@ -100,6 +100,8 @@ class Recommender(nn.Module):
     def _next_item(self, step: StepBatch, users: Tensor, table: Tensor, scale: Tensor) -> Tensor:
         target_idx = _targets(step.sequences)
         known = target_idx >= 0
+        exclude = self.config.next_item.exclude_seen
+        seen = _seen_candidates(step.sequences, step.candidate_idx, known) if exclude else None
         losses = next_item_loss(
             users[known],
             table[_rows(step, target_idx[known])],
@@ -108,6 +110,7 @@ class Recommender(nn.Module):
             step.candidate_idx,
             step.log_inclusion,
             scale,
+            seen,
         )
         return losses.sum() * (world_size() / step.num_targets)
 
@@ -126,6 +129,24 @@ class Recommender(nn.Module):
             items, all_users, positive, item_idx, all_item_idx, scale
         )
         return both.sum() * (world_size() / (2 * sum(step.rank_users)))
+
+
+def _seen_candidates(
+    sequences: SequenceBatch, candidate_idx: Int[Tensor, " C"], known: Bool[Tensor, " N"]
+) -> tuple[Int[Tensor, " S"], Int[Tensor, " S"]]:
+    """Pairs (row among the events with a known target, candidate that stands in the history up to that event)."""
+    place = torch.searchsorted(candidate_idx, sequences.item_idx).clamp(max=len(candidate_idx) - 1)
+    is_candidate = candidate_idx[place] == sequences.item_idx
+    users = torch.repeat_interleave(torch.arange(len(sequences), device=place.device), sequences.lengths)
+    # Event n of a history of length L is seen by the events from n to the history's last: stop - n of them.
+    event = torch.arange(len(place), device=place.device)
+    watchers = sequences.offsets[1:][users] - event
+    first = torch.repeat_interleave(event, watchers)
+    before = torch.cumsum(watchers, 0) - watchers
+    later = first + torch.arange(len(first), device=place.device) - torch.repeat_interleave(before, watchers)
+    kept = is_candidate[first] & known[later]
+    row = torch.cumsum(known, 0) - 1  # of an event, among those with a known target
+    return row[later[kept]], place[first[kept]]
 
 
 def _targets(sequences: SequenceBatch) -> Int[Tensor, " N"]:

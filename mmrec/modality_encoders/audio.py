@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mmrec.data.dataset import Dataset
 from mmrec.media.audio import decode_audio
-from mmrec.modality_encoders.base import JsonPreprocessing, ModalityEncoder, Tokens
-from mmrec.modality_encoders.timm_tower import UnitHead, timm_tower
+from mmrec.modality_encoders.base import JsonPreprocessing
+from mmrec.modality_encoders.timm_tower import timm_tower
+from mmrec.modality_encoders.tower import TowerEncoder, UnitHead
 
 if TYPE_CHECKING:
     from torchaudio.transforms import MelSpectrogram
@@ -76,7 +77,7 @@ class AudioPreprocessing(JsonPreprocessing):
         return log_mel[None].half().numpy()
 
 
-class AudioEncoder(ModalityEncoder):
+class AudioEncoder(TowerEncoder):
     """One token: the tower's pooled output."""
 
     def __init__(self, dim: int, config: AudioConfig) -> None:
@@ -84,9 +85,9 @@ class AudioEncoder(ModalityEncoder):
         self.tower, width = timm_tower(config.tower, (config.num_mels, config.num_columns), channels=1)
         self.head = UnitHead(width, dim)
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tokens:
-        tokens = self.head(self.tower(inputs["values"].float()))[:, None]
-        return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    def features(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        features = self.tower(inputs["values"].float())[:, None]
+        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
 
 
 @functools.cache

@@ -73,6 +73,14 @@ class ModalityEncoder(nn.Module, ABC):
     def forward(self, inputs: dict[str, Tensor]) -> Tokens:
         """Tokens ("P", "T", "D") and their mask ("P", "T"), True = real."""
 
+    def calibrate(self, inputs: dict[str, Tensor], axes: Float[Tensor, "K D"]) -> None:
+        """Choose initial weights by looking at some training items; called once, before the first step.
+
+        Args:
+            axes: orthonormal rows, this modality's own: its tokens start in their span, so that the inner product of
+                two items starts as the sum of what their modalities say.
+        """
+
 
 class EncoderConfig(Protocol):
     """What the item encoder asks of a modality's configuration."""

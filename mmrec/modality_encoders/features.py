@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrec.data.dataset import Dataset
@@ -77,22 +78,24 @@ class FeaturesPreprocessing(Preprocessing):
 class FeaturesEncoder(ModalityEncoder):
     """One token: a linear map of the vector.
 
-    It starts as the projection on the strongest principal directions, rotated at random: inner products within the
-    modality are kept as far as ``dim`` allows, and two modalities do not share axes by accident.
+    Calibrated, it is the projection on the strongest principal directions, as many as the modality has axes, scaled to
+    length 1 on average: inner products within the modality are kept as far as the width allows.
     """
 
     def __init__(self, dim: int, preprocessing: FeaturesPreprocessing) -> None:
         super().__init__()
-        directions = torch.from_numpy(preprocessing.directions)
-        self.projection = nn.Linear(directions.shape[1], dim, bias=False)
-        kept = directions[:dim]
-        rotation = torch.linalg.qr(torch.randn(dim, dim))[0]
-        with torch.no_grad():
-            self.projection.weight.copy_(rotation[:, : len(kept)] @ kept)
+        self.directions = torch.from_numpy(preprocessing.directions)
+        self.projection = nn.Linear(self.directions.shape[1], dim, bias=False)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tokens:
         tokens = self.projection(inputs["vectors"])[:, None]
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+
+    @torch.no_grad()
+    def calibrate(self, inputs: dict[str, Tensor], axes: Float[Tensor, "K D"]) -> None:
+        kept = self.directions[: len(axes)].to(axes)
+        projected = inputs["vectors"] @ kept.T
+        self.projection.weight.copy_(axes[: len(kept)].T @ kept / projected.norm(dim=1).mean())
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

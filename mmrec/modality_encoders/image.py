@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mmrec.data.dataset import Dataset
 from mmrec.media.image import decode_image
-from mmrec.modality_encoders.base import JsonPreprocessing, ModalityEncoder, Tokens
-from mmrec.modality_encoders.timm_tower import UnitHead, timm_tower
+from mmrec.modality_encoders.base import JsonPreprocessing
+from mmrec.modality_encoders.timm_tower import timm_tower
+from mmrec.modality_encoders.tower import TowerEncoder, UnitHead
 
 __all__ = ["ImageConfig", "ImageEncoder", "ImagePreprocessing", "resize"]
 
@@ -46,7 +47,7 @@ class ImagePreprocessing(JsonPreprocessing):
         return resize(decode_image(raw)[None], self.size_px)[0]
 
 
-class ImageEncoder(ModalityEncoder):
+class ImageEncoder(TowerEncoder):
     """One token: the tower's pooled output."""
 
     def __init__(self, dim: int, config: ImageConfig) -> None:
@@ -54,10 +55,10 @@ class ImageEncoder(ModalityEncoder):
         self.tower, width = timm_tower(config.tower, (config.size_px, config.size_px))
         self.head = UnitHead(width, dim)
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tokens:
+    def features(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         pixels = inputs["values"].float() / 127.5 - 1.0  # (P, 3, S, S) in -1 to 1
-        tokens = self.head(self.tower(pixels))[:, None]
-        return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        features = self.tower(pixels)[:, None]
+        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
 
 
 def resize(frames: np.ndarray, size_px: int) -> np.ndarray:

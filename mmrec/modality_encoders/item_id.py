@@ -19,9 +19,11 @@ __all__ = ["ItemIdConfig", "ItemIdEncoder", "ItemIdPreprocessing"]
 class ItemIdConfig:
     """An embedding row for each item with a training event."""
 
-    init_std: float = 0.02
+    init_std: float = 0.01
     """Standard deviation of a fresh row's entries; small beside content vectors of unit length, so that a hybrid
     starts as its content."""
+    dropout: float = 0.5
+    """Share of a row's entries dropped in training."""
 
     def fit(self, dataset: Dataset, modality: str, train_items: np.ndarray) -> ItemIdPreprocessing:
         rows = np.full(len(train_items), -1, dtype=np.int64)
@@ -32,7 +34,7 @@ class ItemIdConfig:
         return ItemIdPreprocessing.load(folder)
 
     def build(self, dim: int, preprocessing: ItemIdPreprocessing) -> ItemIdEncoder:
-        return ItemIdEncoder(preprocessing.num_rows, dim, self.init_std)
+        return ItemIdEncoder(preprocessing.num_rows, dim, self)
 
 
 class ItemIdPreprocessing(Preprocessing):
@@ -70,11 +72,14 @@ class ItemIdPreprocessing(Preprocessing):
 class ItemIdEncoder(ModalityEncoder):
     """One token: the item's embedding row."""
 
-    def __init__(self, num_rows: int, dim: int, init_std: float) -> None:
+    def __init__(self, num_rows: int, dim: int, config: ItemIdConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(max(num_rows, 1), dim)
-        nn.init.normal_(self.embedding.weight, std=init_std)
+        self.dropout = nn.Dropout(config.dropout)
+        nn.init.normal_(self.embedding.weight, std=config.init_std)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tokens:
         rows = inputs["rows"]
-        return self.embedding(rows)[:, None], torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
+        return self.dropout(self.embedding(rows))[:, None], torch.ones(
+            len(rows), 1, dtype=torch.bool, device=rows.device
+        )

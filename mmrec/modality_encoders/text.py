@@ -20,8 +20,8 @@ from torch import Tensor
 
 from mmrec.data.dataset import Dataset
 from mmrec.errors import ConfigError, DataError
-from mmrec.modality_encoders.base import ModalityEncoder, Preprocessing, Tokens
-from mmrec.modality_encoders.timm_tower import UnitHead
+from mmrec.modality_encoders.base import Preprocessing
+from mmrec.modality_encoders.tower import TowerEncoder, UnitHead
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -166,7 +166,7 @@ class TextPreprocessing(Preprocessing):
         return cls(tokenizer, stored["max_length"], architecture)
 
 
-class TextEncoder(ModalityEncoder):
+class TextEncoder(TowerEncoder):
     """One token: the mean of the last layer over the text's tokens."""
 
     def __init__(self, dim: int, preprocessing: TextPreprocessing) -> None:
@@ -174,12 +174,11 @@ class TextEncoder(ModalityEncoder):
         self.tower = _tower(preprocessing)
         self.head = UnitHead(self.tower.config.hidden_size, dim)
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tokens:
+    def features(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         mask = inputs["mask"]
         hidden = self.tower(input_ids=inputs["ids"], attention_mask=mask.long()).last_hidden_state  # (P, L, W)
         pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        tokens = self.head(pooled)[:, None]
-        return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return pooled[:, None], torch.ones(len(pooled), 1, dtype=torch.bool, device=pooled.device)
 
 
 def _tower(preprocessing: TextPreprocessing) -> Any:

@@ -7,12 +7,11 @@ import functools
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from mmrec.errors import ConfigError
 
-__all__ = ["UnitHead", "timm_tower"]
+__all__ = ["timm_tower"]
 
 
 def timm_tower(
@@ -56,37 +55,3 @@ def timm_tower(
             f"tower {name!r} does not take inputs of {height} x {columns}: {str(error).strip().splitlines()[0]}"
         ) from error
     return create(**settings), width
-
-
-class UnitHead(nn.Module):
-    """From a tower's width to the model's; tokens start with unit length, like ready-made vectors."""
-
-    def __init__(self, width: int, dim: int) -> None:
-        super().__init__()
-        self.projection = nn.Linear(width, dim)
-        self.norm = nn.LayerNorm(dim)
-        nn.init.constant_(self.norm.weight, dim**-0.5)
-
-    def forward(self, features: Float[Tensor, "*rows W"]) -> Float[Tensor, "*rows D"]:
-        return self.norm(self.projection(features))
-
-    @torch.no_grad()
-    def calibrate(self, features: Float[Tensor, "N W"]) -> None:
-        """Start as a whitening of what an untrained tower says of N items.
-
-        The outputs of random networks share one large component, so that all items begin as nearly the same vector
-        and training spends its first epochs on telling them apart. Centred and scaled along their principal
-        directions they are useful random features from the first step.
-
-        Source: the idea of data-dependent initialisation, Krähenbühl et al. 2016.
-        """
-        centre = features.mean(0)
-        variance, directions = torch.linalg.eigh(torch.cov(features.double().T).float())
-        variance, directions = variance.flip(0), directions.flip(1)
-        # Directions with less than a hundredth of the greatest variance are noise; they are not blown up.
-        scaled = directions / variance.clamp(min=0.01 * float(variance[0]) + 1e-12).sqrt()  # (W, W)
-        dim = self.projection.out_features
-        kept = scaled.T[:dim]
-        rotation = torch.linalg.qr(torch.randn(dim, dim))[0][:, : len(kept)]
-        self.projection.weight.copy_(rotation @ kept)
-        self.projection.bias.copy_(-self.projection.weight @ centre)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from mmrec.data.dataset import Dataset
 from mmrec.errors import ConfigError
 from mmrec.media.video import decode_video
-from mmrec.modality_encoders.base import JsonPreprocessing, ModalityEncoder, Tokens
+from mmrec.modality_encoders.base import JsonPreprocessing
 from mmrec.modality_encoders.image import resize
-from mmrec.modality_encoders.timm_tower import UnitHead, timm_tower
+from mmrec.modality_encoders.timm_tower import timm_tower
+from mmrec.modality_encoders.tower import TowerEncoder, UnitHead
 
 __all__ = ["VideoConfig", "VideoEncoder", "VideoPreprocessing"]
 
@@ -64,7 +65,7 @@ class VideoPreprocessing(JsonPreprocessing):
         return {"values": torch.from_numpy(values), "mask": torch.from_numpy(mask)}
 
 
-class VideoEncoder(ModalityEncoder):
+class VideoEncoder(TowerEncoder):
     """One token a frame. Frames attend to each other before they leave, so that motion is seen."""
 
     def __init__(self, dim: int, config: VideoConfig) -> None:
@@ -79,9 +80,9 @@ class VideoEncoder(ModalityEncoder):
         )
         self.head = UnitHead(width, dim)
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tokens:
+    def features(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         mask = inputs["mask"]  # (P, F)
         pixels = inputs["values"][mask].float() / 127.5 - 1.0  # real frames only
         features = self.tower(pixels)
         frames = features.new_zeros(*mask.shape, features.shape[-1]).index_put((mask,), features)  # (P, F, W)
-        return self.head(self.temporal(frames + self.time, src_key_padding_mask=~mask)), mask
+        return self.temporal(frames + self.time, src_key_padding_mask=~mask), mask

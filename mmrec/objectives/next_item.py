@@ -21,6 +21,8 @@ class NextItemConfig:
     num_negatives: int = 4096
     """Items drawn uniformly without replacement for each step, shared by the global batch; all training items where
     there are fewer: the loss is then the full softmax."""
+    exclude_seen: bool = True
+    """Items of the history read so far are no negatives: evaluation and recommendation leave them out too."""
     weight: float = 1.0
     """Factor of this objective in the sum."""
 
@@ -33,6 +35,7 @@ def next_item_loss(
     candidate_idx: Int[Tensor, " C"],
     log_inclusion: Float[Tensor, " C"],
     scale: Float[Tensor, ""] | float,
+    seen: tuple[Int[Tensor, " S"], Int[Tensor, " S"]] | None = None,
 ) -> Float[Tensor, " N"]:
     """Cross-entropy of the item taken next, in nats per event.
 
@@ -48,6 +51,7 @@ def next_item_loss(
         candidate_idx: their catalogue indices.
         log_inclusion: log probability that each candidate is among the candidates; 0 for all gives the full softmax.
         scale: 1 / temperature, multiplied into every inner product.
+        seen: (events, candidates) that are no negatives of each other, as rows of ``users`` and ``candidates``.
 
     Source: Bengio and Senecal 2008 (sampled softmax); Yi et al. 2019 (logQ); the positive left uncorrected as in
         "Correcting the LogQ Correction" (Khrylchenko et al. 2025).
@@ -55,6 +59,8 @@ def next_item_loss(
     positive = scale * (users * targets).sum(-1).float()  # (N,)
     logits = scale * (users @ candidates.T).float() - log_inclusion  # (N, C)
     logits = logits.masked_fill(candidate_idx == target_idx[:, None], -torch.inf)
+    if seen is not None:
+        logits = logits.index_put(seen, logits.new_tensor(-torch.inf))
     return torch.logsumexp(torch.cat([positive[:, None], logits], dim=1), dim=1) - positive
 
 

@@ -36,7 +36,7 @@ class TrainConfig:
     """Decides initial weights, order of samples, negatives, dropout."""
     max_epochs: int = 100
     """Passes over the training events at most."""
-    patience: int = 8
+    patience: int = 5
     """Epochs without a better validation NDCG@10 after which training ends."""
     max_validation_queries: int = 4096
     """Validation queries on which the model is chosen; a seeded draw where there are more."""
@@ -51,7 +51,7 @@ class TrainConfig:
     """Steps of linear warm-up."""
     weight_decay: float = 0.01
     """AdamW's decay; norms, biases, embeddings of ids and the temperature are not decayed."""
-    clip_norm: float = 1.0
+    clip_norm: float = 5.0
     """Bound on the norm of the gradient."""
     modality_dropout: float = 0.1
     """Probability that a content modality of an item is hidden for a step; never the last one."""

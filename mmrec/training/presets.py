@@ -88,7 +88,7 @@ def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: 
         split=split,
         split_quantile=split_quantile,
         batch_size=256 if from_media else int(np.clip(2 ** round(math.log2(max(size.num_histories, 1) / 30)), 32, 512)),
-        learning_rate=1e-3 if from_media else 5e-4,
+        learning_rate=1e-3,
         warmup_steps=20 if from_media else 50,
         id_dropout=0.3 if len(modalities) > 1 else 0.0,
     )

@@ -85,7 +85,9 @@ class Trainer:
         model = config.model.build(self._preprocessings())
         self.catalog = CatalogInputs(self.dataset, model.inputs)
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.weight_decay, config.tower_rate), lr=config.learning_rate
+            parameter_groups(model, config.weight_decay, config.tower_rate),
+            lr=config.learning_rate,
+            betas=(0.9, 0.98),  # of the second moment: sparse gradients of ids are forgotten sooner
         )
         self.resumed = (self.run / "latest").exists()
         if self.resumed:

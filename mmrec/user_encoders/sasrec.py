@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmrec.batch import SequenceBatch
 from mmrec.errors import ConfigError
 from mmrec.user_encoders.packing import from_rows, to_rows
+from mmrec.user_encoders.recency import RecencyMean, ages
 
 __all__ = ["SASRec", "SASRecConfig"]
 
@@ -25,7 +26,7 @@ class SASRecConfig:
 
     max_length: int = 50
     """Longest history that is read, in events; older events are left out."""
-    num_blocks: int = 2
+    num_blocks: int = 1
     """Attention + feed-forward blocks."""
     num_heads: int = 2
     """Attention heads; must divide the model width."""
@@ -37,12 +38,14 @@ class SASRecConfig:
 
 
 class SASRec(nn.Module):
-    """User vector after each event from the events up to it: a recency-weighted mean and what attention adds to it.
+    """User vector after each event from the events up to it: a recency-weighted mean, and two learned corrections.
 
-    The blocks start as the identity, so that an untrained model recommends what resembles the latest items; with
-    ready-made vectors that is a strong content recommender already, and training adds to it. Attention knows distance
-    by a learned bias for each head. Everything but the attention itself works on packed events; attention pads at the
-    end of each row, where causality alone keeps real events from seeing the padding.
+    ``mean(x) + M mean'(x) + W LayerNorm(blocks(x)) / sqrt(D)``: the first mean recommends what resembles the latest
+    items; M is a linear map from an item to those that follow it; the causal attention blocks add what depends on
+    order and combination. M and W start at zero and the blocks' part is scaled down, so that an untrained model is a
+    content recommender and one step of Adam cannot outweigh it: every correction has to earn its place. Attention
+    knows distance by a learned bias for each head. Everything but attention and means works on packed events; those
+    two pad at the end of each row, where causality alone keeps real events from seeing the padding.
 
     Args:
         dim: D, width of item and user vectors.
@@ -57,26 +60,27 @@ class SASRec(nn.Module):
         if dim % config.num_heads:
             raise ConfigError(f"num_heads is {config.num_heads}; it must divide the model width {dim}")
         self.max_length = config.max_length
-        self.decay = nn.Parameter(torch.tensor(0.5))
+        self.scale = dim**0.5
+        self.recent = RecencyMean()
+        self.recent_before_transition = RecencyMean()
+        self.transition = nn.Linear(dim, dim, bias=False)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_Block(dim, config) for _ in range(config.num_blocks))
+        self.norm = nn.LayerNorm(dim)
+        self.out = nn.Linear(dim, dim)
+        nn.init.zeros_(self.transition.weight)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
     def forward(self, items: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
         if not len(sequences):  # a rank without histories; DistributedDataParallel waits for all its gradients
             return items + sum(parameter.sum() * 0.0 for parameter in self.parameters())
-        recent = F.normalize(self._recent(items, sequences), dim=-1)
-        start = self.dropout(items)
-        hidden = start
+        recent = self.recent(items, sequences)
+        next_items = self.transition(self.dropout(self.recent_before_transition(items, sequences)))
+        hidden = self.dropout(self.scale * items)  # unit vectors have entries of about 1 / sqrt(D)
         for block in self.blocks:
             hidden = block(hidden, sequences)
-        return recent + (hidden - start)
-
-    def _recent(self, items: Tensor, sequences: SequenceBatch) -> Tensor:
-        """Sum of the items up to each event, each weighted with sigmoid(decay) ** age. (N, D)"""
-        rows = to_rows(items, sequences)  # (B, L, D)
-        age = _age(rows.shape[1], items.device)
-        weights = torch.where(age >= 0, torch.sigmoid(self.decay) ** age.clamp(min=0), 0.0)  # (L, L)
-        return from_rows(weights @ rows, sequences)
+        return recent + next_items + self.out(self.dropout(self.norm(hidden))) / self.scale
 
 
 class _Block(nn.Module):
@@ -91,10 +95,7 @@ class _Block(nn.Module):
         hidden, last = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
         dropout = nn.Dropout(config.dropout)
         self.feed_forward = nn.Sequential(nn.LayerNorm(dim), hidden, nn.GELU(), dropout, last, dropout)
-        for start in (self.distance_bias, self.attention_out, last):
-            nn.init.zeros_(start.weight)
-        nn.init.zeros_(self.attention_out.bias)
-        nn.init.zeros_(last.bias)
+        nn.init.zeros_(self.distance_bias.weight)
 
     def forward(self, hidden: Tensor, sequences: SequenceBatch) -> Tensor:
         hidden = hidden + F.dropout(self._attend(hidden, sequences), self.dropout, self.training)
@@ -104,15 +105,9 @@ class _Block(nn.Module):
         packed = self.query_key_value(self.attention_norm(hidden))  # (N, 3 D)
         rows = to_rows(packed, sequences).unflatten(2, (3, self.num_heads, -1))  # (B, L, 3, H, D / H)
         query, key, value = rows.permute(2, 0, 3, 1, 4)  # each (B, H, L, D / H)
-        age = _age(rows.shape[1], hidden.device)
+        age = ages(rows.shape[1], hidden.device)
         bias = self.distance_bias(age.clamp(min=0)).permute(2, 0, 1)  # (H, L, L)
         bias = bias.masked_fill(age < 0, -torch.inf).to(query.dtype)
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         return self.attention_out(from_rows(attended.transpose(1, 2).flatten(2), sequences))
-
-
-def _age(length: int, device: torch.device) -> Tensor:
-    """How many events before event i event j lies; negative for later ones. (L, L)"""
-    place = torch.arange(length, device=device)
-    return place[:, None] - place
