@@ -16,10 +16,11 @@ from mmrec.batch import SequenceBatch
 from mmrec.data.sequences import Sequences, pack, ragged_range
 from mmrec.distributed import all_gather_rows, rank, share, world_size
 from mmrec.item_inputs import CatalogInputs
+from mmrec.modality_encoders.tower import TowerEncoder
 from mmrec.model import Recommender
 from mmrec.user_encoders import UserEncoder
 
-__all__ = ["encode_catalog", "encode_histories"]
+__all__ = ["encode_catalog", "encode_histories", "use_tower_outputs"]
 
 
 @torch.inference_mode()
@@ -52,6 +53,39 @@ def encode_catalog(
     model.train(was_training)
     dealt = np.concatenate([np.arange(index, len(item_idx), world_size()) for index in range(world_size())])
     return gathered[torch.from_numpy(np.argsort(dealt)).to(device)]
+
+
+@torch.no_grad()
+def use_tower_outputs(
+    model: Recommender, catalog: CatalogInputs, *, chunk: int = 512, progress: Callable[[int], None] | None = None
+) -> None:
+    """Run every tower once over the items that have its modality, and let ``catalog`` give the outputs from now on.
+
+    As long as the towers do not learn, an item then costs its heads and fusion only. Each rank computes a share.
+
+    Args:
+        progress: called with the number of media done after each chunk.
+    """
+    device = model.log_scale.device
+    was_training = model.training
+    model.eval()
+    for column, (name, encoder) in enumerate(model.item_encoder.encoders.items()):
+        items = np.flatnonzero(catalog.present[:, column])
+        if not isinstance(encoder, TowerEncoder) or not len(items):
+            continue
+        mine = items[rank() :: world_size()]
+        parts = []
+        for start in range(0, max(len(mine), 1), chunk):  # a rank without items still learns the shape from one
+            part = mine[start : start + chunk] if len(mine) else items[:1]
+            features, mask = encoder.features(catalog.batch(part).to(device).inputs[name])
+            parts.append((features[: len(mine)].float(), mask[: len(mine)]))
+            if progress:
+                progress(len(part))
+        sizes = share(len(items))
+        features, mask = (all_gather_rows(torch.cat(column), sizes).cpu() for column in zip(*parts, strict=True))
+        dealt = np.concatenate([items[index :: world_size()] for index in range(world_size())])
+        catalog.use_features(name, dealt, features, mask)
+    model.train(was_training)
 
 
 @torch.inference_mode()

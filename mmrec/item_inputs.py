@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mmrec.batch import ItemBatch
 from mmrec.data.dataset import Dataset
@@ -52,9 +53,12 @@ class ItemInputs:
         return self.batch(np.full(len(records), -1), present, samples)
 
     def batch(self, item_idx: np.ndarray, present: np.ndarray, samples: Mapping[str, Any]) -> ItemBatch:
-        """Collate. ``samples`` holds, per modality, the samples of its present items in the order of rows."""
+        """Collate. ``samples`` holds, per modality, the samples of its present items in the order of rows.
+
+        A dictionary of tensors in their place is collated already.
+        """
         inputs = {
-            name: self.preprocessings[name].collate(samples[name])
+            name: samples[name] if isinstance(samples[name], dict) else self.preprocessings[name].collate(samples[name])
             for column, name in enumerate(self.modalities)
             if present[:, column].any()
         }
@@ -93,6 +97,7 @@ class CatalogInputs:
         self._kept: dict[str, dict[int, Any]] = {name: {} for name in inputs.modalities}
         self._tables: dict[str, np.ndarray] = {}
         self._rows: dict[str, np.ndarray] = {}  # item_idx -> row of the table
+        self._features: dict[str, tuple[np.ndarray, Tensor, Tensor]] = {}
 
     def _has(self, name: str) -> np.ndarray:
         preprocessing = self.inputs.preprocessings[name]
@@ -115,10 +120,30 @@ class CatalogInputs:
             wanted = self.present[item_idx, column]
             if keep is not None:
                 wanted = wanted & keep[:, column]
-            samples[name] = self._samples(column, item_idx[wanted])
+            if name in self._features:
+                rows, features, mask = self._features[name]
+                place = torch.from_numpy(rows[item_idx[wanted]])
+                samples[name] = {"features": features[place], "mask": mask[place]}
+            else:
+                samples[name] = self._samples(column, item_idx[wanted])
         present = self.present[item_idx]  # read again: decoding may have found faults
         present = present if keep is None else present & keep
         return self.inputs.batch(item_idx, present, samples)
+
+    def use_features(self, name: str, item_idx: np.ndarray, features: Tensor, mask: Tensor) -> None:
+        """From now on give what a tower made of a modality in place of the medium.
+
+        Args:
+            item_idx: all items that have the modality. (P,)
+            features, mask: the tower's output for each, and which tokens are real. ("P", "T", "W"), ("P", "T")
+        """
+        rows = np.full(self.dataset.num_items, -1)
+        rows[item_idx] = np.arange(len(item_idx))
+        self._features[name] = (rows, features, mask)
+
+    def use_media(self) -> None:
+        """Give the media of all modalities again."""
+        self._features.clear()
 
     def warm(self, progress: Callable[[int], None] | None = None) -> None:
         """Decode the whole catalogue once; ``progress`` is told the number of items done, part by part."""

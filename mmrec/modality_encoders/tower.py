@@ -6,6 +6,7 @@ Legend: P items that have the modality, T tokens, W width of the network, D mode
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,6 +33,11 @@ class TowerEncoder(ModalityEncoder, ABC):
         kept = "features" in inputs
         features, mask = (inputs["features"], inputs["mask"]) if kept else self.features(inputs)
         return self.head(features), mask
+
+    def tower_parameters(self) -> Iterator[nn.Parameter]:
+        """All but the head's."""
+        head = set(self.head.parameters())
+        return (parameter for parameter in self.parameters() if parameter not in head)
 
     @torch.no_grad()
     def calibrate(self, inputs: dict[str, Tensor], axes: Float[Tensor, "K D"]) -> None:

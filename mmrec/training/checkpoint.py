@@ -30,11 +30,16 @@ __all__ = ["RunState", "check_dataset", "find_checkpoint", "load_training_state"
 
 @dataclass
 class RunState:
-    """Where a run stands. ``epoch`` and ``step_in_epoch`` name the next step to take."""
+    """Where a run stands. ``epoch`` and ``step_in_epoch`` name the next step to take.
+
+    ``tower_epoch`` and ``tower_step`` are those from which on the towers learn, -1 as long as they rest.
+    """
 
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
+    tower_epoch: int = -1
+    tower_step: int = -1
     best_metric: float = -1.0
     best_epoch: int = -1
     best_step: int = -1
@@ -99,9 +104,9 @@ def load_training_state(folder: Path, config: TrainConfig) -> tuple[RunState, di
     stored = json.loads((folder / "config.json").read_text())
     given = json.loads(json.dumps(to_dict(config)))
     for key in sorted(set(stored) | set(given)):
-        if key not in ("out", "data", "max_epochs", "patience", "checkpoint_steps") and stored.get(key) != given.get(
+        if key not in ("out", "data", "max_epochs", "tower_epochs", "patience", "checkpoint_steps") and stored.get(
             key
-        ):
+        ) != given.get(key):
             raise CheckpointError(
                 f"{folder.parent} was trained with another setting of `{key}` "
                 f"({_short(stored.get(key))} there, {_short(given.get(key))} now); "

@@ -10,6 +10,7 @@ from typing import Literal
 
 from mmrec.config import to_dict
 from mmrec.data.splits import SplitName
+from mmrec.errors import ConfigError
 from mmrec.model import ModelConfig
 
 __all__ = ["TrainConfig"]
@@ -36,6 +37,16 @@ class TrainConfig:
     """Decides initial weights, order of samples, negatives, dropout."""
     max_epochs: int = 100
     """Passes over the training events at most."""
+    rest_epochs: int = 0
+    """Epochs at most, at the start, in which the towers of raw media rest: their outputs are computed once, and heads,
+    fusion and user encoder learn from them at the price of ready-made vectors. Ends early when validation stops
+    rising; then the towers learn too (linear probing, then fine-tuning: Kumar et al. 2022)."""
+    tower_epochs: int = 100
+    """Epochs at most in which the towers learn; 0 leaves them as they are."""
+    tower_batch_size: int = 256
+    """Like batch_size, while towers learn: a step then costs its distinct items, which grow slower than the batch."""
+    tower_negatives: int = 512
+    """Like num_negatives of next_item, while towers learn."""
     patience: int = 5
     """Epochs without a better validation NDCG@10 after which training ends."""
     max_validation_queries: int = 4096
@@ -45,8 +56,8 @@ class TrainConfig:
     learning_rate: float = 1e-3
     """Peak rate of AdamW, reached after the warm-up and then constant."""
     tower_rate: float = 0.2
-    """Learning rate of the networks that read raw media, as a share of the others': their random features are useful
-    from the first step, and AdamW at the full rate would wipe them out before anything is learnt from them."""
+    """Learning rate of the towers of raw media, as a share of the others': AdamW at the full rate would wipe out what
+    the heads have learnt to read."""
     warmup_steps: int = 50
     """Steps of linear warm-up."""
     weight_decay: float = 0.01
@@ -61,6 +72,10 @@ class TrainConfig:
     """A checkpoint every so many steps, besides the one after each epoch."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """bf16 for the networks' arithmetic on devices that have it; losses stay in float32."""
+
+    def __post_init__(self) -> None:
+        if self.tower_epochs == 0 and self.rest_epochs == 0:
+            raise ConfigError("tower_epochs 0 leaves the towers at rest; say for how long by rest_epochs")
 
     def run_folder(self, dataset_name: str, fingerprint: str) -> Path:
         """``out``, or the folder under checkpoints/ that belongs to these settings on this data."""

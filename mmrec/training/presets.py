@@ -5,12 +5,13 @@ The rules, none of them tuned to one dataset:
 - **width**: 64 for fewer than 1,000 items with training events, 128 up to 50,000, 256 above; with ready-made vectors
   at least 128, so that they pass without loss.
 - **history**: the 90th percentile of the lengths of training histories, rounded up to a multiple of 10, from 20 to 200.
-- **candidates**: all training items (the full softmax) up to 20,000 where items cost a table look-up; a few hundred
-  where each must be encoded from its media.
+- **candidates**: all training items (the full softmax) as long as a step has at most 8 million logits, fewer above;
+  a few hundred while towers learn.
 - **dropout**: .1 with 100 training events an item or more, .3 from 10, .5 below: sparse ids are memorised first.
-- **batch**: about one thirtieth of the training histories, a power of two from 32 to 512; 256 where items are encoded
-  from their media, because a step costs its distinct items, which grow slower than the batch.
-- **rate**: .0005 throughout; .001 with towers, which themselves learn at a fifth of it.
+- **batch**: about one thirtieth of the training histories, a power of two from 32 to 512; 256 while towers learn,
+  because a step then costs its distinct items, which grow slower than the batch.
+- **rate**: .001; towers learn at a fifth of it.
+- **towers** of raw media rest until validation stops rising, 50 epochs at most, and then learn for up to 10.
 - **order**: SASRec; mean pooling where histories are sets.
 """
 
@@ -36,6 +37,7 @@ from mmrec.user_encoders import MeanPoolConfig, SASRecConfig
 __all__ = ["PRESETS", "preset"]
 
 RAW = ("image", "text", "audio", "video")
+MAX_LOGITS = 8e6
 
 PRESETS = {
     "id": "item ids alone: the comparison that content has to beat",
@@ -52,6 +54,7 @@ class _Size:
     num_items: int
     num_histories: int
     events_per_item: float
+    mean_history: float
     history_p90: float
 
 
@@ -72,6 +75,8 @@ def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: 
         width = max(width, 128)
     max_length = int(np.clip(10 * math.ceil(size.history_p90 / 10), 20, 50 if from_media else 200))
     encoders = {m: MODALITY_ENCODERS[m if m in MODALITY_ENCODERS else "features"]() for m in modalities}
+    batch_size = int(np.clip(2 ** round(math.log2(max(size.num_histories, 1) / 30)), 32, 512))
+    targets = batch_size * min(size.mean_history, max_length)  # of a step
     model = ModelConfig(
         item_encoder=ItemEncoderConfig(dim=width, encoders=encoders, fusion=AttentionFusionConfig()),
         user_encoder=(
@@ -79,7 +84,7 @@ def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: 
             if dataset.sequences.order == "none"
             else SASRecConfig(max_length=max_length, dropout=dropout)
         ),
-        next_item=NextItemConfig(num_negatives=512 if from_media else 20_000),
+        next_item=NextItemConfig(num_negatives=max(512, int(MAX_LOGITS / targets))),
     )
     return TrainConfig(
         data=data,
@@ -87,9 +92,11 @@ def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: 
         model=model,
         split=split,
         split_quantile=split_quantile,
-        batch_size=256 if from_media else int(np.clip(2 ** round(math.log2(max(size.num_histories, 1) / 30)), 32, 512)),
+        batch_size=batch_size,
         learning_rate=1e-3,
-        warmup_steps=20 if from_media else 50,
+        warmup_steps=50,
+        rest_epochs=50 if from_media else 0,
+        tower_epochs=10,
         id_dropout=0.3 if len(modalities) > 1 else 0.0,
     )
 
@@ -102,6 +109,7 @@ def _measure(dataset: Dataset, split: SplitName, quantile: float) -> _Size:
         num_items=num_items,
         num_histories=int((lengths >= 2).sum()),
         events_per_item=len(train.item_idx) / num_items,
+        mean_history=float(lengths.mean()),
         history_p90=float(np.quantile(lengths, 0.9)),
     )
 

@@ -24,10 +24,11 @@ from mmrec.data.dataset import Dataset
 from mmrec.data.splits import make_split
 from mmrec.distributed import all_gather_rows, rank, share, world_size
 from mmrec.errors import ConfigError
-from mmrec.inference import encode_catalog, encode_histories
+from mmrec.inference import encode_catalog, encode_histories, use_tower_outputs
 from mmrec.item_encoder import fit_preprocessings, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import CatalogInputs
 from mmrec.metrics.ranking import ranking_metrics
+from mmrec.modality_encoders.tower import TowerEncoder
 from mmrec.model import Recommender, load_weights
 from mmrec.retrieval import rank_targets
 from mmrec.training.checkpoint import RunState, check_dataset, load_training_state, save_checkpoint
@@ -97,20 +98,28 @@ class Trainer:
             model.eval()
             model.item_encoder.calibrate(self.catalog.batch(random_generator(config.seed, 5).permutation(known)[:512]))
             model.train()
+        self.towers = [part for part in model.modules() if isinstance(part, TowerEncoder)]
+        if not self.towers or not config.rest_epochs:
+            self.state.tower_epoch = self.state.tower_step = 0
+        self._set_towers(learn=not self.resting)
         self.model, self.optimizer = self.accelerator.prepare(model, self.optimizer)
-        sampler = StepSampler(
+        self._make_loader()
+
+    def _make_loader(self) -> None:
+        """Steps of the size that fits what is learnt: many small ones at rest, fewer and larger ones with towers."""
+        config = self.config
+        wake = bool(self.towers) and not self.resting
+        self.sampler = StepSampler(
             self.split.train,
             self.split.train_items,
-            batch_size=config.batch_size,
+            batch_size=config.tower_batch_size if wake else config.batch_size,
             max_length=config.model.user_encoder.max_length,
-            num_negatives=config.model.next_item.num_negatives,
+            num_negatives=config.tower_negatives if wake else config.model.next_item.num_negatives,
             seed=config.seed,
         )
-        rates = [
-            config.id_dropout if name == "item_id" else config.modality_dropout for name in model.inputs.modalities
-        ]
-        self.loader = StepLoader(sampler, self.catalog, np.array(rates), config.seed)
-        self.sampler = sampler
+        modalities = self.catalog.inputs.modalities
+        rates = [config.id_dropout if name == "item_id" else config.modality_dropout for name in modalities]
+        self.loader = StepLoader(self.sampler, self.catalog, np.array(rates), config.seed)
 
     def _preprocessings(self) -> dict[str, Any]:
         """Fitted once by the first rank, read by all: a tokenizer trained twice need not come out the same."""
@@ -132,6 +141,25 @@ class Trainer:
         logger.info("going on at epoch %d, step %d of %s", self.state.epoch, self.state.step, self.run)
 
     @property
+    def resting(self) -> bool:
+        """Whether the towers of raw media do not learn yet."""
+        return self.state.tower_epoch < 0
+
+    def _set_towers(self, *, learn: bool) -> None:
+        for tower in self.towers:
+            for parameter in tower.tower_parameters():
+                parameter.requires_grad_(learn)
+
+    def _wake_towers(self) -> None:
+        """From here on the towers learn."""
+        self.state.tower_epoch, self.state.tower_step = self.state.epoch, self.state.step
+        self.catalog.use_media()
+        model = self.recommender
+        self._set_towers(learn=True)
+        self._make_loader()
+        self.model = self.accelerator.prepare_model(model)  # DistributedDataParallel looks for gradients only once
+
+    @property
     def recommender(self) -> Recommender:
         return self.accelerator.unwrap_model(self.model)
 
@@ -145,7 +173,7 @@ class Trainer:
         try:
             with progress:
                 self._warm_cache()
-                while self.state.epoch < self.config.max_epochs and not self._out_of_patience():
+                while not self._ended():
                     if not self._epoch():
                         return self.run
         finally:
@@ -181,7 +209,8 @@ class Trainer:
         torch.manual_seed(random_generator(config.seed, state.epoch, 3, state.step_in_epoch, rank()).integers(2**62))
         rate = config.learning_rate * min(1.0, (state.step + 1) / max(1, config.warmup_steps))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["rate"]
+            since = state.step - state.tower_step if group["tower"] else state.step
+            group["lr"] = config.learning_rate * group["rate"] * min(1.0, (since + 1) / max(1, config.warmup_steps))
         losses = self.model(batch.to(self.device))
         total = self.recommender.total(losses)
         self.accelerator.backward(total)
@@ -247,9 +276,23 @@ class Trainer:
         self._started = time.perf_counter()
         self.bar.start("decoding media", self.dataset.num_items)
         self.catalog.warm(lambda done: self.bar.advance(steps=done))
+        if self.resting:
+            towers = [isinstance(part, TowerEncoder) for part in self.recommender.item_encoder.encoders.values()]
+            self.bar.start("encoding media", int(self.catalog.present[:, towers].sum()) // world_size())
+            use_tower_outputs(self.recommender, self.catalog, progress=lambda done: self.bar.advance(steps=done))
 
-    def _out_of_patience(self) -> bool:
-        return self.state.epoch - max(self.state.best_epoch, 0) >= self.config.patience
+    def _ended(self) -> bool:
+        """Whether training is over. Between two epochs, also the moment at which resting towers wake."""
+        state, config = self.state, self.config
+        if state.step_in_epoch:
+            return False
+        since = max(state.best_epoch, state.tower_epoch, 0)
+        out_of_patience = state.epoch - since >= config.patience
+        if self.resting and config.tower_epochs and (out_of_patience or state.epoch >= config.rest_epochs):
+            self._wake_towers()
+            out_of_patience = False
+        limit = config.rest_epochs if self.resting else state.tower_epoch + config.tower_epochs
+        return out_of_patience or state.epoch >= min(config.max_epochs, limit if self.towers else config.max_epochs)
 
     def _request_stop(self, signum: int, frame: object) -> None:
         self._stop_requested = True
@@ -266,16 +309,21 @@ class Trainer:
 
 
 def parameter_groups(model: Recommender, weight_decay: float, tower_rate: float) -> list[dict[str, Any]]:
-    """Parameters by what the optimiser does with them: "weight_decay", and "rate", a factor of the learning rate.
+    """Parameters by what the optimiser does with them: "weight_decay", "tower", "rate" (a factor of the learning rate).
 
     Matrices decay; norms, biases, embedding tables and the temperature do not. Towers learn at ``tower_rate``.
     """
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    encoders = [module for module in model.modules() if isinstance(module, TowerEncoder)]
+    towers = {id(parameter) for encoder in encoders for parameter in encoder.tower_parameters()}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
         decay = 0.0 if parameter.ndim < 2 or id(parameter) in tables else weight_decay
-        groups.setdefault((decay, tower_rate if ".tower." in name else 1.0), []).append(parameter)
-    return [{"params": group, "weight_decay": decay, "rate": rate} for (decay, rate), group in groups.items()]
+        groups.setdefault((decay, id(parameter) in towers), []).append(parameter)
+    return [
+        {"params": group, "weight_decay": decay, "tower": tower, "rate": tower_rate if tower else 1.0}
+        for (decay, tower), group in groups.items()
+    ]
 
 
 def timed(batches: Iterator[StepBatch], clock: StepClock) -> Iterator[StepBatch]:
