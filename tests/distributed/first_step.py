@@ -9,13 +9,23 @@ from pathlib import Path
 import torch
 
 from mmrec.distributed import rank
+from mmrec.inference import use_tower_outputs
 from mmrec.training.presets import preset
 from mmrec.training.trainer import Trainer
 
 
-def first_step(dataset: Path, run: Path, result: Path, batch_size: int) -> None:
+def first_step(dataset: Path, run: Path, result: Path, batch_size: int, towers: str) -> None:
     defaults = preset("hybrid", dataset)
-    trainer = Trainer(dataclasses.replace(defaults, out=run, batch_size=batch_size))
+    rest_epochs = {"rest": 10, "learn": 0}[towers]
+    sizes = {"batch_size": batch_size, "tower_batch_size": batch_size}
+    trainer = Trainer(dataclasses.replace(defaults, out=run, rest_epochs=rest_epochs, **sizes))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # what starts at zero would hide the gradients of what lies before it
+        for parameter in trainer.recommender.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.05, generator=generator)
+    if trainer.resting:
+        use_tower_outputs(trainer.recommender, trainer.catalog)
     trainer.model.eval()  # no dropout: its masks are drawn for each rank's own rows
     batch = next(iter(trainer.loader.epoch(0)))
     losses = trainer.model(batch.to(trainer.device))
@@ -23,11 +33,12 @@ def first_step(dataset: Path, run: Path, result: Path, batch_size: int) -> None:
     trainer.accelerator.backward(total)
     loss = trainer.accelerator.reduce(total.detach(), "mean")
     if rank() == 0:
-        gradients = {name: parameter.grad for name, parameter in trainer.recommender.named_parameters()}
+        named = trainer.recommender.named_parameters()
+        gradients = {name: parameter.grad for name, parameter in named if parameter.grad is not None}
         torch.save({"loss": loss, "gradients": gradients}, result)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":
-    first_step(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    first_step(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

@@ -13,9 +13,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_first_step(processes: int, dataset: Path, folder: Path, batch_size: int) -> dict:
+def run_first_step(processes: int, dataset: Path, folder: Path, batch_size: int, towers: str = "learn") -> dict:
     result = folder / f"step-{processes}.pt"
-    arguments = [str(dataset), str(folder / f"run-{processes}"), str(result), str(batch_size)]
+    arguments = [str(dataset), str(folder / f"run-{processes}"), str(result), str(batch_size), towers]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     done = subprocess.run(
         [*launcher, str(Path(__file__).with_name("first_step.py")), *arguments],
@@ -35,12 +35,17 @@ def assert_equal_to_1e5(found: torch.Tensor, expected: torch.Tensor, name: str) 
     torch.testing.assert_close(found, expected, atol=1e-5 * scale, rtol=0, msg=name)
 
 
-@pytest.mark.parametrize("batch_size", [8, 1], ids=["whole batch", "fewer histories than processes"])
-def test_two_processes_have_the_loss_and_the_gradients_of_one(tiny_dataset_path, tmp_path, batch_size):
-    one = run_first_step(1, tiny_dataset_path, tmp_path, batch_size)
-    two = run_first_step(2, tiny_dataset_path, tmp_path, batch_size)
+@pytest.mark.parametrize(
+    ("batch_size", "towers"),
+    [(8, "learn"), (1, "learn"), (8, "rest")],
+    ids=["whole batch", "fewer histories than processes", "towers at rest"],
+)
+def test_two_processes_have_the_loss_and_the_gradients_of_one(tiny_dataset_path, tmp_path, batch_size, towers):
+    one = run_first_step(1, tiny_dataset_path, tmp_path, batch_size, towers)
+    two = run_first_step(2, tiny_dataset_path, tmp_path, batch_size, towers)
     assert float(two["loss"]) == pytest.approx(float(one["loss"]), abs=1e-5)
     assert one["gradients"].keys() == two["gradients"].keys()
+    assert any(".tower." in name for name in one["gradients"]) == (towers == "learn")
     for name, gradient in one["gradients"].items():
         assert_equal_to_1e5(two["gradients"][name], gradient, name)
 

@@ -11,6 +11,7 @@ import torch
 
 from mmrec.config import from_dict, to_dict
 from mmrec.modality_encoders import MODALITY_ENCODERS, ItemIdPreprocessing
+from mmrec.modality_encoders.tower import TowerEncoder
 
 DIM = 8
 MODALITY = {"features": "vec"}  # of the tiny dataset; the other kinds are called like what they encode
@@ -99,6 +100,33 @@ def test_what_is_saved_encodes_like_what_was_fitted(case, tmp_path):
     rebuilt.load_state_dict(case.encoder.state_dict())
     inputs = loaded.collate(case.samples)
     torch.testing.assert_close(rebuilt(inputs)[0], case.encoder(inputs)[0], atol=0, rtol=0)
+
+
+def test_what_a_tower_that_rests_made_of_the_media_gives_the_same_tokens(case):
+    if not isinstance(case.encoder, TowerEncoder):
+        pytest.skip("no tower")
+    inputs = case.preprocessing.collate(case.samples)
+    with torch.no_grad():
+        features, mask = case.encoder.features(inputs)
+        tokens, real = case.encoder({"features": features, "mask": mask})
+        expected, expected_mask = case.encoder(inputs)
+    torch.testing.assert_close(tokens, expected, atol=0, rtol=0)
+    assert torch.equal(real, expected_mask)
+
+
+def test_a_calibrated_content_encoder_stays_on_the_axes_of_its_modality(case):
+    if case.modality == "item_id":
+        pytest.skip("ids start near zero")
+    inputs = case.preprocessing.collate(case.samples)
+    rotation = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(1)))[0]
+    encoder = case.config.build(DIM, case.preprocessing).eval()
+    encoder.calibrate(inputs, rotation[:3])
+    if isinstance(encoder, TowerEncoder):
+        encoder.head.norm = torch.nn.Identity()  # the norm centres entries, which turns the axes a little
+    with torch.no_grad():
+        tokens, mask = encoder(inputs)
+    outside = (tokens[mask] @ rotation[3:].T).abs().max()
+    assert outside < 1e-4 * tokens[mask].norm(dim=-1).max()
 
 
 def test_nothing_is_learnt_from_other_than_training_items(case, tiny_dataset, monkeypatch):

@@ -35,24 +35,36 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_an_untrained_encoder_keeps_the_cosines_of_centred_vectors(vectors):
+def axes(number: int, dim: int) -> torch.Tensor:
+    """Orthonormal rows, as the item encoder gives each modality its own."""
+    return torch.linalg.qr(torch.randn(dim, dim, generator=torch.Generator().manual_seed(0)))[0][:number]
+
+
+def test_a_calibrated_encoder_keeps_the_cosines_of_centred_vectors(vectors):
     config = FeaturesConfig()
     train_items = np.arange(50) < 40
     preprocessing = config.fit(Vectors(vectors, np.ones(50, dtype=bool)), "clip", train_items)
     inputs = preprocessing.collate([preprocessing(row) for row in vectors])
-    tokens = config.build(16, preprocessing)(inputs)[0][:, 0].detach().numpy()
+    encoder = config.build(16, preprocessing)
+    encoder.calibrate(inputs, axes(8, 16))
+    tokens = encoder(inputs)[0][:, 0].detach().numpy()
     centred = unit(unit(vectors) - unit(vectors)[train_items].mean(0))
     np.testing.assert_allclose(tokens @ tokens.T, centred @ centred.T, atol=1e-5)
 
 
-def test_a_narrow_model_keeps_the_strongest_directions(vectors):
+def test_with_few_axes_the_strongest_directions_are_kept_and_the_length_stays_1(vectors):
     vectors = vectors * np.array([1, 1, 1, 8, 1, 1], dtype=np.float32)
     config = FeaturesConfig()
     preprocessing = config.fit(Vectors(vectors, np.ones(50, dtype=bool)), "clip", np.ones(50, dtype=bool))
-    inputs = preprocessing.collate([preprocessing(row) for row in vectors])["vectors"]
-    tokens = config.build(2, preprocessing)({"vectors": inputs})[0][:, 0]
-    best = torch.linalg.svdvals(inputs.double()).square()[:2].sum()
-    assert float(tokens.square().sum()) == pytest.approx(float(best), rel=1e-5)
+    inputs = preprocessing.collate([preprocessing(row) for row in vectors])
+    encoder = config.build(4, preprocessing)
+    encoder.calibrate(inputs, axes(2, 4))
+    tokens = encoder(inputs)[0][:, 0].detach()
+    assert float(tokens.norm(dim=1).mean()) == pytest.approx(1.0, rel=1e-5)
+    strengths = torch.linalg.svdvals(inputs["vectors"].double())
+    found = torch.linalg.svdvals(tokens.double())
+    assert found[:2] / found[0] == pytest.approx(strengths[:2] / strengths[0], rel=1e-4)
+    assert found[2:].max() < 1e-5 * found[0], "nothing outside of the modality's own axes"
 
 
 def test_statistics_do_not_depend_on_the_size_of_the_parts_they_are_summed_in(vectors, monkeypatch):

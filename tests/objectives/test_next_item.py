@@ -76,6 +76,20 @@ def test_an_accidental_hit_is_no_negative(case):
     assert only_hits.item() == pytest.approx(0.0, abs=1e-6)
 
 
+def test_seen_items_are_no_negatives(case):
+    users, items, target_idx, candidate_idx, log_inclusion = case
+    seen = (torch.tensor([0, 1, 1]), torch.tensor([1, 0, 4]))  # event, candidate
+    found = next_item_loss(
+        users, items[target_idx], target_idx, items[candidate_idx], candidate_idx, log_inclusion, 2.0, seen
+    )
+    kept = [[0, 2, 3, 4], [1, 2, 3], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]
+    for event, left in enumerate(kept):
+        expected = dense_reference(
+            users[[event]], items, target_idx[[event]], candidate_idx[left], log_inclusion[left], 2.0
+        )
+        assert float(found[event]) == pytest.approx(expected[0], abs=1e-5)
+
+
 def test_the_corrected_denominator_is_unbiased():
     """Averaged over many draws, the estimated denominator is that of the full softmax."""
     generator = torch.Generator().manual_seed(2)

@@ -66,3 +66,12 @@ def test_mean_pooling_ignores_the_order_of_a_history():
 def test_heads_must_divide_the_width():
     with pytest.raises(ConfigError, match="num_heads is 3; it must divide the model width 8"):
         SASRecConfig(num_heads=3).build(DIM)
+
+
+def test_an_untrained_sasrec_is_the_mean_in_which_later_events_weigh_more():
+    torch.manual_seed(0)
+    encoder = SASRecConfig().build(DIM).eval()
+    items = torch.nn.functional.normalize(torch.randn(3, DIM), dim=-1)
+    found = encoder(items, sequences(3))[-1]
+    weights = torch.exp(-0.5 * torch.tensor([2.0, 1.0, 0.0]))
+    torch.testing.assert_close(found, (weights / weights.sum()) @ items, atol=1e-6, rtol=0)
