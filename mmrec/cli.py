@@ -56,15 +56,27 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise ConfigError(unknown_name("command", argv[0], COMMANDS))
+        _refuse_repeated(argv)
         return COMMANDS[argv[0]](argv[1:]) or 0
     except MMRecError as error:
         if debug:
             raise
         print(f"mmrec {argv[0]}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of our output, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(f"mmrec {argv[0]}: interrupted", file=sys.stderr)
         return 130
+
+
+def _refuse_repeated(argv: list[str]) -> None:
+    """tyro would keep the last of two and drop the other without a word."""
+    options = [argument.partition("=")[0] for argument in argv if argument.startswith("--")]
+    for option in options:
+        if options.count(option) > 1:
+            raise ConfigError(f"{option} is given {options.count(option)} times; give it once, all values behind it")
 
 
 def _log_to_stderr(debug: bool) -> None:
@@ -73,7 +85,8 @@ def _log_to_stderr(debug: bool) -> None:
 
 
 def _parse(function: Callable[..., Any], argv: list[str]) -> Any:
-    return tyro.cli(function, args=argv, prog=f"mmrec {function.__name__}", description=function.__doc__)
+    about = (function.__doc__ or "").split("Args:")[0].strip()  # tyro shows the arguments' lines beside the options
+    return tyro.cli(function, args=argv, prog=f"mmrec {function.__name__}", description=about)
 
 
 def _command(function: Callable[..., Any]) -> Callable[[list[str]], int]:
@@ -157,7 +170,11 @@ def _train(argv: list[str]) -> int:
     if data is None:
         raise ConfigError("no --data given; it must be a dataset folder made by `mmrec ingest`")
     split = _option(argv, "--split") or "auto"
-    quantile = float(_option(argv, "--split-quantile") or 0.9)
+    given = _option(argv, "--split-quantile") or "0.9"
+    try:
+        quantile = float(given)
+    except ValueError as error:
+        raise ConfigError(f"--split-quantile is {given!r}; give a number between 0 and 1") from error
     defaults = preset(argv[0], Path(data), split=split, split_quantile=quantile)  # pyright: ignore[reportArgumentType]
     config = tyro.cli(type(defaults), args=argv[1:], default=defaults, prog=f"mmrec train {argv[0]}")
     return _report_run(train(config))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,10 +114,18 @@ def test_damaged_weights_are_refused(job, tmp_path, capsys):
         (["evaluate", "nowhere", "--data", "DATA", "--out", "nowhere/out"], "holds no checkpoint"),
         (["search", "nowhere", "--item", "x"], "nowhere"),
         (["recommend", "nowhere"], "nowhere"),
+        (["ingest", "--features", "a=a.npy", "--features", "b=b.npy"], "--features is given 2 times"),
+        (["train", "id", "--data", "DATA", "--split-quantile", "most"], "--split-quantile is 'most'; give a number"),
     ],
 )
 def test_wrong_arguments_get_one_line(job, capsys, arguments, said):
     assert said in refused(capsys, *(str(job["data"]) if word == "DATA" else word for word in arguments))
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = f"{sys.executable} -m mmrec --help | head -c 5"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "usage", "")
 
 
 def test_help_is_there_without_arguments(capsys):

@@ -5,14 +5,15 @@ Legend: Q histories, V items of the catalogue.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from mmrec.data.sequences import Sequences
+from mmrec.data.sequences import Sequences, pack, ragged_range
 
-__all__ = ["SparseMatrix", "event_counts", "history_matrix"]
+__all__ = ["SparseMatrix", "event_counts", "history_matrix", "history_scores"]
 
 # scipy.sparse ships no types that pyright can follow.
 SparseMatrix = Any
@@ -29,6 +30,27 @@ def history_matrix(history: Sequences, num_items: int, *, decay: float = 1.0) ->
     )
     matrix.sum_duplicates()
     return matrix
+
+
+def history_scores(history: Sequences, matrix: SparseMatrix, *, decay: float) -> np.ndarray:
+    """``history_matrix(history, V, decay=decay) @ matrix``, dense float32. (Q, columns)
+
+    Where a history goes on from the one in the row before, as successive queries of one user do, its scores are those
+    of that row times ``decay`` for each new event, plus what the new events add: long histories cost nothing extra.
+    """
+    lengths = history.lengths
+    new = lengths.copy()
+    for row in range(1, len(history)):
+        before, here = history.items_of(row - 1), history.items_of(row)
+        if 0 < len(before) <= len(here) and np.array_equal(here[: len(before)], before):
+            new[row] -= len(before)
+    stops = history.offsets[1:]
+    events = ragged_range(stops - new, new)
+    fresh = replace(history, item_idx=history.item_idx[events], offsets=pack(new), timestamps=None, split=None)
+    scores = (history_matrix(fresh, matrix.shape[0], decay=decay) @ matrix).toarray()
+    for row in np.flatnonzero(new < lengths):
+        scores[row] += np.float32(decay ** new[row]) * scores[row - 1]
+    return scores
 
 
 def event_counts(train: Sequences, num_items: int) -> np.ndarray:

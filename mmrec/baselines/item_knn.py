@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from mmrec.baselines.histories import SparseMatrix, history_matrix
+from mmrec.baselines.histories import SparseMatrix, history_matrix, history_scores
 from mmrec.data.sequences import Sequences
 
 __all__ = ["ItemKNN"]
@@ -37,4 +37,4 @@ class ItemKNN:
 
     def score(self, history: Sequences) -> np.ndarray:
         """Scores of all items for each history, float32. (Q, V)"""
-        return (history_matrix(history, self.similarity.shape[0], decay=self.decay) @ self.similarity).toarray()
+        return history_scores(history, self.similarity, decay=self.decay)

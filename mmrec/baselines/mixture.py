@@ -31,10 +31,13 @@ class Mixture:
 
     def score(self, history: Sequences) -> np.ndarray:
         """Scores of all items for each history, float32. (Q, V)"""
-        scores = self.first.score(history)
-        scores *= np.float32(self.weight / self.scales[0])
-        scores += self.second.score(history) * np.float32((1 - self.weight) / self.scales[1])
-        return scores
+        return self.mix(self.first.score(history), self.second.score(history))
+
+    def mix(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """The weighted sum of scores that the two gave. (Q, V)"""
+        mixed = first * np.float32(self.weight / self.scales[0])
+        mixed += second * np.float32((1 - self.weight) / self.scales[1])
+        return mixed
 
 
 def typical_best(baseline: Baseline, history: Sequences) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from mmrec.baselines.histories import SparseMatrix, event_counts, history_matrix
+from mmrec.baselines.histories import SparseMatrix, event_counts, history_scores
 from mmrec.data.sequences import Sequences
 
 __all__ = ["SequentialRules"]
@@ -42,4 +42,4 @@ class SequentialRules:
 
     def score(self, history: Sequences) -> np.ndarray:
         """Scores of all items for each history, float32. (Q, V)"""
-        return (history_matrix(history, self.rules.shape[0], decay=self.decay) @ self.rules).toarray()
+        return history_scores(history, self.rules, decay=self.decay)

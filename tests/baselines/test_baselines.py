@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import scipy.sparse as sp
 
 from mmrec.baselines.content_knn import ContentKNN, centred_features, tf_idf
-from mmrec.baselines.histories import history_matrix
+from mmrec.baselines.histories import history_matrix, history_scores
 from mmrec.baselines.item_knn import ItemKNN
 from mmrec.baselines.mixture import Mixture, typical_best
 from mmrec.baselines.popularity import Popularity
@@ -42,6 +43,16 @@ def test_popularity_is_the_number_of_training_events_for_everybody() -> None:
 def test_a_history_weighs_its_last_event_most_and_adds_repeats() -> None:
     matrix = history_matrix(make_sequences([2, 0, 2], [], [1]), 3, decay=0.5).toarray()
     np.testing.assert_allclose(matrix, [[0.5, 0, 1.25], [0, 0, 0], [0, 1, 0]])
+
+
+def test_scores_of_histories_that_go_on_are_those_of_the_whole_histories() -> None:
+    generator = np.random.default_rng(0)
+    long = generator.integers(6, size=9).tolist()
+    history = make_sequences(long[:3], long[:4], long[:4], long[:7], long[1:7], [], long, long[:3])
+    matrix = sp.csr_matrix(generator.random((6, 5), dtype=np.float32))
+    found = history_scores(history, matrix, decay=0.7)
+    expected = history_matrix(history, 6, decay=0.7) @ matrix.toarray()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_fitting_and_scoring_leave_the_order_of_histories_alone() -> None:
