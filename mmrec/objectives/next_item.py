@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmrec.objectives.blocked_softmax import blocked_logsumexp
+
 __all__ = ["NextItemConfig", "log_inclusion_probability", "next_item_loss"]
 
 
@@ -48,7 +50,7 @@ def next_item_loss(
         targets: vectors of the items taken next, row i belongs to ``users[i]``.
         target_idx: their catalogue indices.
         candidates: vectors of the step's distinct candidates.
-        candidate_idx: their catalogue indices.
+        candidate_idx: their catalogue indices, ascending.
         log_inclusion: log probability that each candidate is among the candidates; 0 for all gives the full softmax.
         scale: 1 / temperature, multiplied into every inner product.
         seen: (events, candidates) that are no negatives of each other, as rows of ``users`` and ``candidates``.
@@ -56,12 +58,13 @@ def next_item_loss(
     Source: Bengio and Senecal 2008 (sampled softmax); Yi et al. 2019 (logQ); the positive left uncorrected as in
         "Correcting the LogQ Correction" (Khrylchenko et al. 2025).
     """
-    positive = scale * (users * targets).sum(-1).float()  # (N,)
-    logits = scale * (users @ candidates.T).float() - log_inclusion  # (N, C)
-    logits = logits.masked_fill(candidate_idx == target_idx[:, None], -torch.inf)
-    if seen is not None:
-        logits = logits.index_put(seen, logits.new_tensor(-torch.inf))
-    return torch.logsumexp(torch.cat([positive[:, None], logits], dim=1), dim=1) - positive
+    positive = scale * (users * targets).sum(-1)  # (N,)
+    place = torch.searchsorted(candidate_idx, target_idx).clamp(max=len(candidate_idx) - 1)
+    (hit,) = torch.nonzero(candidate_idx[place] == target_idx, as_tuple=True)
+    rows, columns = (hit, place[hit]) if seen is None else (torch.cat([hit, seen[0]]), torch.cat([place[hit], seen[1]]))
+    negatives = blocked_logsumexp(users, candidates, scale, log_inclusion, (rows, columns))
+    positive = positive.to(negatives.dtype)
+    return torch.logaddexp(positive, negatives) - positive
 
 
 def log_inclusion_probability(

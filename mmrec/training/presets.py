@@ -8,8 +8,8 @@ The rules, none of them tuned to one dataset:
 - **candidates**: all training items (the full softmax) as long as a step has at most 8 million logits, fewer above;
   a few hundred while towers learn.
 - **dropout**: .1 with 100 training events an item or more, .3 from 10, .5 below: sparse ids are memorised first.
-- **batch**: about one thirtieth of the training histories, a power of two from 32 to 512; 256 while towers learn,
-  because a step then costs its distinct items, which grow slower than the batch.
+- **batch**: about one thirtieth of the training histories, a power of two from 32 to 512, and about 4,000 events at
+  most; 256 histories while towers learn, because a step then costs its distinct items, which grow slower.
 - **rate**: .001; towers learn at a fifth of it.
 - **towers** of raw media rest until validation stops rising, 50 epochs at most, and then learn for up to 10.
 - **order**: SASRec; mean pooling where histories are sets.
@@ -38,6 +38,7 @@ __all__ = ["PRESETS", "preset"]
 
 RAW = ("image", "text", "audio", "video")
 MAX_LOGITS = 8e6
+MAX_TARGETS = 4096
 
 PRESETS = {
     "id": "item ids alone: the comparison that content has to beat",
@@ -75,8 +76,8 @@ def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: 
         width = max(width, 128)
     max_length = int(np.clip(10 * math.ceil(size.history_p90 / 10), 20, 50 if from_media else 200))
     encoders = {m: MODALITY_ENCODERS[m if m in MODALITY_ENCODERS else "features"]() for m in modalities}
-    batch_size = int(np.clip(2 ** round(math.log2(max(size.num_histories, 1) / 30)), 32, 512))
-    targets = batch_size * min(size.mean_history, max_length)  # of a step
+    mean_length = min(size.mean_history, max_length)
+    batch_size = _power_of_two(min(size.num_histories / 30, MAX_TARGETS / mean_length), 32, 512)
     model = ModelConfig(
         item_encoder=ItemEncoderConfig(dim=width, encoders=encoders, fusion=AttentionFusionConfig()),
         user_encoder=(
@@ -84,7 +85,7 @@ def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: 
             if dataset.sequences.order == "none"
             else SASRecConfig(max_length=max_length, dropout=dropout)
         ),
-        next_item=NextItemConfig(num_negatives=max(512, int(MAX_LOGITS / targets))),
+        next_item=NextItemConfig(num_negatives=max(512, int(MAX_LOGITS / (batch_size * mean_length)))),
     )
     return TrainConfig(
         data=data,
@@ -99,6 +100,10 @@ def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: 
         tower_epochs=10,
         id_dropout=0.3 if len(modalities) > 1 else 0.0,
     )
+
+
+def _power_of_two(value: float, least: int, most: int) -> int:
+    return int(np.clip(2 ** round(math.log2(max(value, 1.0))), least, most))
 
 
 def _measure(dataset: Dataset, split: SplitName, quantile: float) -> _Size:

@@ -31,7 +31,7 @@ class SASRecConfig:
     num_heads: int = 2
     """Attention heads; must divide the model width."""
     dropout: float = 0.2
-    """Share of activations dropped in training, in embeddings, attention and feed-forward."""
+    """Share of activations dropped in training, in embeddings and at the ends of attention and feed-forward."""
 
     def build(self, dim: int) -> SASRec:
         return SASRec(dim, self)
@@ -108,6 +108,5 @@ class _Block(nn.Module):
         age = ages(rows.shape[1], hidden.device)
         bias = self.distance_bias(age.clamp(min=0)).permute(2, 0, 1)  # (H, L, L)
         bias = bias.masked_fill(age < 0, -torch.inf).to(query.dtype)
-        dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.attention_out(from_rows(attended.transpose(1, 2).flatten(2), sequences))
