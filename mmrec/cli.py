@@ -93,11 +93,11 @@ def _command(function: Callable[..., Any]) -> Callable[[list[str]], int]:
     return lambda argv: _parse(function, argv)
 
 
-def demo(out: Path = Path("demo"), seed: int = 0) -> int:
+def demo(out: Path | None = None, seed: int = 0) -> int:
     """Make a small world of images, texts, sounds and clips, and run the whole job on it (a few minutes).
 
     Args:
-        out: folder for everything that the demo writes; must not exist.
+        out: folder for everything that the demo writes; must not exist. The default is demo, or demo-2, demo-3, ...
         seed: decides the world and the training.
     """
     from mmrec.demo import run_demo

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmrec.data.dataset import Dataset
@@ -66,6 +68,9 @@ class TextConfig:
             "intermediate_size": 4 * self.width,
             "max_position_embeddings": self.max_tokens,
             "type_vocab_size": 1,
+            # A tower hears the same at rest and in training, so that heads learnt from kept outputs stay right.
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
         }
         tokenizer = self._learn_units(dataset, modality, rows)
         architecture |= {"vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0}
@@ -75,7 +80,7 @@ class TextConfig:
         return TextPreprocessing.load(folder)
 
     def build(self, dim: int, preprocessing: TextPreprocessing) -> TextEncoder:
-        return TextEncoder(dim, preprocessing)
+        return TextEncoder(dim, self, preprocessing)
 
     def _learn_units(self, dataset: Dataset, modality: str, rows: np.ndarray) -> Tokenizer:
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -115,7 +120,7 @@ class TextConfig:
             "model_type": settings.model_type,
             "pad_token_id": tokenizer.pad_token_id or 0,
         }
-        return TextPreprocessing(tokenizer.backend_tokenizer, self.max_tokens, architecture, weights=path)
+        return TextPreprocessing(tokenizer.backend_tokenizer, self.max_tokens, architecture)
 
 
 class TextPreprocessing(Preprocessing):
@@ -125,18 +130,13 @@ class TextPreprocessing(Preprocessing):
         tokenizer: text to ids.
         max_tokens: longer texts are cut.
         architecture: the network's configuration in transformers' terms, so that a checkpoint needs nothing else.
-        weights: folder whose weights a new network starts from; None after :meth:`load`, because a checkpoint brings
-            its own.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, max_tokens: int, architecture: dict[str, Any], weights: Path | None = None
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, architecture: dict[str, Any]) -> None:
         tokenizer.no_padding()  # stored tokenizers may pad every text to one length; batches here pad to their longest
         tokenizer.enable_truncation(max_tokens)
         self.tokenizer = tokenizer
         self.architecture = architecture
-        self.weights = weights
 
     def __call__(self, raw: str) -> np.ndarray:
         return np.array(self.tokenizer.encode(raw).ids, dtype=np.int32)
@@ -167,10 +167,15 @@ class TextPreprocessing(Preprocessing):
 
 
 class TextEncoder(TowerEncoder):
-    """One token: the mean of the last layer over the text's tokens."""
+    """One token: the mean of the last layer over the text's tokens.
 
-    def __init__(self, dim: int, preprocessing: TextPreprocessing) -> None:
+    Calibrated, a network from scratch starts with the units' vectors of latent semantic analysis (Deerwester et al.
+    1990) in its embeddings, so that texts with related words are near each other before anything is learnt.
+    """
+
+    def __init__(self, dim: int, config: TextConfig, preprocessing: TextPreprocessing) -> None:
         super().__init__()
+        self.path = config.path
         self.tower = _tower(preprocessing)
         self.head = UnitHead(self.tower.config.hidden_size, dim)
 
@@ -180,20 +185,56 @@ class TextEncoder(TowerEncoder):
         pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         return pooled[:, None], torch.ones(len(pooled), 1, dtype=torch.bool, device=pooled.device)
 
+    def start(self, inputs: dict[str, Tensor]) -> None:
+        """Raises: ConfigError if the weights in ``path`` do not load."""
+        if self.path is not None:
+            self.tower.load_state_dict(_pretrained_tower(self.path).state_dict())
+            return
+        embeddings = self.tower.get_input_embeddings().weight  # (units, W)
+        found, vectors = _latent_semantics(inputs["ids"], inputs["mask"], *embeddings.shape)
+        # Longer than the positions' vectors, which are added to them.
+        embeddings[found] = 5 * self.tower.config.initializer_range * embeddings.shape[1] ** 0.5 * vectors
+
+
+def _latent_semantics(
+    ids: Int[Tensor, "P L"], mask: Bool[Tensor, "P L"], num_units: int, width: int
+) -> tuple[Int[Tensor, " U"], Float[Tensor, "U W"]]:
+    """Units that stand in two texts or more, and their unit vectors by a truncated SVD of tf-idf."""
+    texts = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
+    counts = torch.zeros(len(ids), num_units, device=ids.device)
+    counts.index_put_((texts[mask], ids[mask]), torch.ones((), device=ids.device), accumulate=True)
+    documents = (counts > 0).sum(0)
+    (found,) = torch.nonzero(documents >= 2, as_tuple=True)
+    weights = torch.log1p(counts[:, found]) * torch.log(len(ids) / documents[found])
+    rank = min(width, *weights.shape)
+    if rank == 0:
+        return found, weights.new_zeros(0, width)
+    _, strengths, directions = torch.svd_lowrank(F.normalize(weights, dim=1), q=rank)
+    vectors = F.normalize(directions * strengths, dim=1)
+    return found, F.pad(vectors, (0, width - rank))
+
+
+def _pretrained_tower(path: Path) -> Any:
+    """The network with the weights of a folder. Raises: ConfigError if they do not load."""
+    from transformers import AutoModel
+
+    try:
+        return _without_pooler(AutoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32))
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"transformers cannot load the weights in {path}: {first}") from error
+
 
 def _tower(preprocessing: TextPreprocessing) -> Any:
-    """The network, from the weights of a folder or at random. Raises: ConfigError if the folder's do not load."""
+    """The network with random weights."""
     from transformers import AutoConfig, AutoModel
 
-    if preprocessing.weights is None:
-        settings = dict(preprocessing.architecture)
-        tower = AutoModel.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings), dtype=torch.float32)
-    else:
-        try:
-            tower = AutoModel.from_pretrained(preprocessing.weights, local_files_only=True, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ConfigError(f"transformers cannot load the weights in {preprocessing.weights}: {first}") from error
+    settings = dict(preprocessing.architecture)
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    return _without_pooler(AutoModel.from_config(config, dtype=torch.float32))
+
+
+def _without_pooler(tower: Any) -> Any:
     if getattr(tower, "pooler", None) is not None:
         tower.pooler = None  # nothing here reads it, and DistributedDataParallel waits for a gradient of all there is
     return tower

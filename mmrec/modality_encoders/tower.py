@@ -39,8 +39,12 @@ class TowerEncoder(ModalityEncoder, ABC):
         head = set(self.head.parameters())
         return (parameter for parameter in self.parameters() if parameter not in head)
 
+    def start(self, inputs: dict[str, Tensor]) -> None:
+        """Choose the tower's own initial weights, where random ones are not what is wanted."""
+
     @torch.no_grad()
     def calibrate(self, inputs: dict[str, Tensor], axes: Float[Tensor, "K D"]) -> None:
+        self.start(inputs)
         features, mask = self.features(inputs)
         if mask.sum() >= 2:
             self.head.calibrate(features[mask], axes)

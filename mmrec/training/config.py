@@ -43,7 +43,7 @@ class TrainConfig:
     rising; then the towers learn too (linear probing, then fine-tuning: Kumar et al. 2022)."""
     tower_epochs: int = 100
     """Epochs at most in which the towers learn; 0 leaves them as they are."""
-    tower_batch_size: int = 256
+    tower_batch_size: int = 128
     """Like batch_size, while towers learn: a step then costs its distinct items, which grow slower than the batch."""
     tower_negatives: int = 512
     """Like num_negatives of next_item, while towers learn."""
@@ -58,8 +58,8 @@ class TrainConfig:
     tower_rate: float = 0.2
     """Learning rate of the towers of raw media, as a share of the others': AdamW at the full rate would wipe out what
     the heads have learnt to read."""
-    warmup_steps: int = 50
-    """Steps of linear warm-up."""
+    warmup_steps: int = 20
+    """Steps of linear warm-up; towers that rested have their own."""
     weight_decay: float = 0.01
     """AdamW's decay; norms, biases, embeddings of ids and the temperature are not decayed."""
     clip_norm: float = 5.0

@@ -9,7 +9,7 @@ The rules, none of them tuned to one dataset:
   a few hundred while towers learn.
 - **dropout**: .1 with 100 training events an item or more, .3 from 10, .5 below: sparse ids are memorised first.
 - **batch**: about one thirtieth of the training histories, a power of two from 32 to 512, and about 4,000 events at
-  most; 256 histories while towers learn, because a step then costs its distinct items, which grow slower.
+  most; 128 histories while towers learn, because a step then costs its distinct items, which grow slower.
 - **rate**: .001; towers learn at a fifth of it.
 - **towers** of raw media rest until validation stops rising, 50 epochs at most, and then learn for up to 10.
 - **order**: SASRec; mean pooling where histories are sets.
@@ -95,7 +95,6 @@ def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: 
         split_quantile=split_quantile,
         batch_size=batch_size,
         learning_rate=1e-3,
-        warmup_steps=50,
         rest_epochs=50 if from_media else 0,
         tower_epochs=10,
         id_dropout=0.3 if len(modalities) > 1 else 0.0,

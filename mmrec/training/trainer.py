@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 SELECTION_METRIC = "ndcg@10"
 # Agreement on leaving costs a message between ranks; once in so many steps is soon enough.
 STOP_CHECK_STEPS = 10
+# Training items that untrained encoders look at.
+CALIBRATION_ITEMS = 2048
 
 
 def train(config: TrainConfig) -> Path:
@@ -96,7 +98,8 @@ class Trainer:
         else:
             known = np.flatnonzero(self.split.train_items)
             model.eval()
-            model.item_encoder.calibrate(self.catalog.batch(random_generator(config.seed, 5).permutation(known)[:512]))
+            drawn = random_generator(config.seed, 5).permutation(known)[:CALIBRATION_ITEMS]
+            model.item_encoder.calibrate(self.catalog.batch(np.sort(drawn)))
             model.train()
         self.towers = [part for part in model.modules() if isinstance(part, TowerEncoder)]
         if not self.towers or not config.rest_epochs:
