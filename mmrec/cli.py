@@ -46,7 +46,16 @@ Train recommenders on what items look, read, sound and move like.
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0, or 2 with one line on standard error that says what to do."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of our output, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(argv: list[str]) -> int:
     debug = "--debug" in argv
     argv = [argument for argument in argv if argument != "--debug"]
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -63,9 +72,6 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"mmrec {argv[0]}: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output, such as `head`, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print(f"mmrec {argv[0]}: interrupted", file=sys.stderr)
         return 130

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from mmrec.data.dataset import Dataset
 from mmrec.errors import ConfigError, DataError
 from mmrec.modality_encoders import TextConfig
-from mmrec.modality_encoders.text import TextPreprocessing
+from mmrec.modality_encoders.text import TextEncoder, TextPreprocessing
 
 EVERYTHING = np.ones(24, dtype=bool)
 
@@ -59,17 +60,40 @@ def test_no_training_text_is_an_error(tiny_dataset):
         TextConfig().fit(tiny_dataset, "text", np.zeros(24, dtype=bool))
 
 
+class Texts:
+    """A dataset of texts and nothing else."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+
+    def present(self, name: str) -> np.ndarray:
+        return np.ones(len(self.texts), dtype=bool)
+
+    def read(self, name: str, item_idx: int) -> str:
+        return self.texts[item_idx]
+
+
 def test_heads_that_do_not_divide_the_width_are_an_error(tiny_dataset):
     with pytest.raises(ConfigError, match="num_heads is 3; it must divide the width 64"):
         TextConfig(num_heads=3).fit(tiny_dataset, "text", EVERYTHING)
 
 
+def pretrained_encoder(folder: Path, dataset: Dataset) -> tuple[TextPreprocessing, TextEncoder]:
+    """As a new run makes it: fitted, stored, read again, built, calibrated."""
+    config = TextConfig(path=folder, max_tokens=16)
+    stored = folder / "stored"
+    stored.mkdir(exist_ok=True)
+    config.fit(dataset, "text", EVERYTHING).save(stored)
+    preprocessing = config.load_preprocessing(stored)
+    encoder = config.build(8, preprocessing).eval()
+    encoder.calibrate(preprocessing.collate([preprocessing("red"), preprocessing("blue thing")]), torch.eye(8))
+    return preprocessing, encoder
+
+
 def test_a_pretrained_encoder_computes_what_transformers_computes(pretrained, tiny_dataset):
     from transformers import AutoModel, AutoTokenizer
 
-    config = TextConfig(path=pretrained, max_tokens=16)
-    preprocessing = config.fit(tiny_dataset, "text", EVERYTHING)
-    encoder = config.build(8, preprocessing).eval()
+    preprocessing, encoder = pretrained_encoder(pretrained, tiny_dataset)
     texts = ["red thing", "Grey thing green blue thing"]
     reference = AutoTokenizer.from_pretrained(pretrained)(texts, padding=True, return_tensors="pt")
     hidden = AutoModel.from_pretrained(pretrained).eval()(**reference).last_hidden_state
@@ -81,9 +105,7 @@ def test_a_pretrained_encoder_computes_what_transformers_computes(pretrained, ti
 
 
 def test_every_parameter_of_a_pretrained_encoder_takes_part(pretrained, tiny_dataset):
-    config = TextConfig(path=pretrained, max_tokens=16)
-    preprocessing = config.fit(tiny_dataset, "text", EVERYTHING)
-    encoder = config.build(8, preprocessing)
+    preprocessing, encoder = pretrained_encoder(pretrained, tiny_dataset)
     tokens, _ = encoder(preprocessing.collate([preprocessing("red thing")]))
     (tokens * torch.arange(8.0)).sum().backward()
     assert all(parameter.grad is not None for parameter in encoder.parameters())
@@ -93,8 +115,7 @@ def test_a_checkpoint_of_a_pretrained_encoder_does_not_need_the_folder(pretraine
     folder = tmp_path / "encoder"
     shutil.copytree(pretrained, folder)
     config = TextConfig(path=folder, max_tokens=16)
-    preprocessing = config.fit(tiny_dataset, "text", EVERYTHING)
-    encoder = config.build(8, preprocessing).eval()
+    preprocessing, encoder = pretrained_encoder(folder, tiny_dataset)
     (tmp_path / "saved").mkdir()
     preprocessing.save(tmp_path / "saved")
     shutil.rmtree(folder)
@@ -123,5 +144,33 @@ def test_a_folder_without_weights_is_an_error(pretrained, tiny_dataset, tmp_path
     shutil.copytree(pretrained, tmp_path / "encoder")
     (tmp_path / "encoder" / "model.safetensors").unlink()
     config = TextConfig(path=tmp_path / "encoder", max_tokens=16)
+    preprocessing = config.fit(tiny_dataset, "text", EVERYTHING)
     with pytest.raises(ConfigError, match="transformers cannot load the weights"):
-        config.build(8, config.fit(tiny_dataset, "text", EVERYTHING))
+        config.build(8, preprocessing).calibrate(preprocessing.collate([preprocessing("red")]), torch.eye(8))
+
+
+def test_a_network_from_scratch_starts_with_texts_of_related_words_near_each_other():
+    """Two topics that share no word but the commonest: told apart before anything is learnt, by words seen together."""
+    generator = np.random.default_rng(0)
+    topics = [["oak", "leaf", "root", "bark", "twig", "moss"], ["gear", "bolt", "axle", "rotor", "piston", "valve"]]
+    texts = [" ".join(["the", *generator.choice(topics[n % 2], 3, replace=False)]) for n in range(200)]
+    config = TextConfig()
+    preprocessing = config.fit(Texts(texts), "text", np.ones(200, dtype=bool))
+    torch.manual_seed(0)
+    encoder = config.build(8, preprocessing).eval()
+    inputs = preprocessing.collate([preprocessing(text) for text in texts])
+
+    def likeness() -> tuple[float, float]:
+        """Mean cosine within and between the topics."""
+        with torch.no_grad():
+            features = encoder.features(inputs)[0][:, 0]
+        unit = torch.nn.functional.normalize(features - features.mean(0), dim=1)
+        cosines = unit @ unit.T
+        same = torch.arange(200)[:, None] % 2 == torch.arange(200) % 2
+        return float(cosines[same].mean()), float(cosines[~same].mean())
+
+    random_within, _ = likeness()
+    encoder.calibrate(inputs, torch.eye(8))
+    within, between = likeness()
+    assert within > 0.7 > random_within
+    assert between < -0.7
