@@ -109,7 +109,9 @@ class AttentionFusion(nn.Module):
         # A row without tokens would be a softmax over nothing; it looks at everything and its result is not used.
         visible = mask | ~anything[:, None]
         scale = tokens.shape[-1] ** 0.5
-        key, value = self.key_value(self.dropout(tokens * scale) + self.modality[modality]).chunk(2, dim=-1)
+        seen = self.dropout(tokens[visible] * scale) + self.modality[modality.expand_as(visible)[visible]]
+        key_value = tokens.new_zeros(*visible.shape, 2 * tokens.shape[-1])  # most items lack most modalities
+        key, value = key_value.index_put((visible,), self.key_value(seen).to(tokens.dtype)).chunk(2, dim=-1)
         query = self.latents.expand(len(tokens), -1, -1)
         query, key, value = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None])  # (I, H, K, D / H)
