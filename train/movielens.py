@@ -47,11 +47,11 @@ def hybrid() -> TrainConfig:
 
 
 def _small_towers(config: TrainConfig) -> TrainConfig:
-    """Pictures of 32 px, 32 tokens of text, 10 epochs at most."""
+    """Pictures of 32 px, 32 tokens of text."""
     item_encoder = config.model.item_encoder
     encoders = {**item_encoder.encoders, "image": ImageConfig(size_px=32), "text": TextConfig(max_tokens=32)}
     model = replace(config.model, item_encoder=replace(item_encoder, encoders=encoders))
-    return replace(config, model=model, max_epochs=10)
+    return replace(config, model=model)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ The rules, none of them tuned to one dataset:
 - **batch**: about one thirtieth of the training histories, a power of two from 32 to 512, and about 4,000 events at
   most; 128 histories while towers learn, because a step then costs its distinct items, which grow slower.
 - **rate**: .001; towers learn at a fifth of it.
-- **towers** of raw media rest until validation stops rising, 50 epochs at most, and then learn for up to 10.
+- **towers** of raw media rest until validation stops rising, for about 1,500 steps at most (5 to 50 epochs), and then
+  learn for about 200 (2 to 10 epochs).
 - **order**: SASRec; mean pooling where histories are sets.
 """
 
@@ -76,6 +77,7 @@ def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: 
         width = max(width, 128)
     max_length = int(np.clip(10 * math.ceil(size.history_p90 / 10), 20, 50 if from_media else 200))
     encoders = {m: MODALITY_ENCODERS[m if m in MODALITY_ENCODERS else "features"]() for m in modalities}
+    windows = size.num_histories * max(1.0, size.mean_history / max_length)
     mean_length = min(size.mean_history, max_length)
     batch_size = _power_of_two(min(size.num_histories / 30, MAX_TARGETS / mean_length), 32, 512)
     model = ModelConfig(
@@ -95,8 +97,8 @@ def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: 
         split_quantile=split_quantile,
         batch_size=batch_size,
         learning_rate=1e-3,
-        rest_epochs=50 if from_media else 0,
-        tower_epochs=10,
+        rest_epochs=int(np.clip(1500 * batch_size / windows, 5, 50)) if from_media else 0,
+        tower_epochs=int(np.clip(200 * TrainConfig.tower_batch_size / windows, 2, 10)),
         id_dropout=0.3 if len(modalities) > 1 else 0.0,
     )
 
