@@ -54,10 +54,9 @@ class _Size:
     """What the rules look at."""
 
     num_items: int
-    num_histories: int
     events_per_item: float
-    mean_history: float
-    history_p90: float
+    histories: np.ndarray
+    """Lengths of the histories that have a target."""
 
 
 def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: float = 0.9) -> TrainConfig:
@@ -75,11 +74,13 @@ def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: 
     width = 64 if size.num_items < 1_000 else 128 if size.num_items < 50_000 else 256
     if any(modality not in (*RAW, "item_id") for modality in modalities):
         width = max(width, 128)
-    max_length = int(np.clip(10 * math.ceil(size.history_p90 / 10), 20, 50 if from_media else 200))
+    p90 = float(np.quantile(size.histories, 0.9))
+    max_length = int(np.clip(10 * math.ceil(p90 / 10), 20, 50 if from_media else 200))
     encoders = {m: MODALITY_ENCODERS[m if m in MODALITY_ENCODERS else "features"]() for m in modalities}
-    windows = size.num_histories * max(1.0, size.mean_history / max_length)
-    mean_length = min(size.mean_history, max_length)
-    batch_size = _power_of_two(min(size.num_histories / 30, MAX_TARGETS / mean_length), 32, 512)
+    targets = size.histories - 1  # of each history
+    windows = float(np.where(targets > max_length, targets / max_length + 1, 1).sum())  # the sampler's, nearly
+    mean_length = min(float(targets.mean()), max_length)
+    batch_size = _power_of_two(min(len(size.histories) / 30, MAX_TARGETS / mean_length), 32, 512)
     model = ModelConfig(
         item_encoder=ItemEncoderConfig(dim=width, encoders=encoders, fusion=AttentionFusionConfig()),
         user_encoder=(
@@ -109,14 +110,17 @@ def _power_of_two(value: float, least: int, most: int) -> int:
 
 def _measure(dataset: Dataset, split: SplitName, quantile: float) -> _Size:
     train = make_split(dataset.sequences, dataset.num_items, split, quantile=quantile).train
-    lengths = train.lengths[train.lengths > 0]
+    histories = train.lengths[train.lengths >= 2]
+    if not len(histories):
+        raise ConfigError(
+            f"no user of {dataset.path} has two training events under split {split!r}, so there is no next item to learn; "
+            "export untrained vectors or bring longer histories"
+        )
     num_items = len(np.unique(train.item_idx))
     return _Size(
         num_items=num_items,
-        num_histories=int((lengths >= 2).sum()),
         events_per_item=len(train.item_idx) / num_items,
-        mean_history=float(lengths.mean()),
-        history_p90=float(np.quantile(lengths, 0.9)),
+        histories=histories,
     )
 
 
