@@ -113,8 +113,8 @@ def _measure(dataset: Dataset, split: SplitName, quantile: float) -> _Size:
     histories = train.lengths[train.lengths >= 2]
     if not len(histories):
         raise ConfigError(
-            f"no user of {dataset.path} has two training events under split {split!r}, so there is no next item to learn; "
-            "export untrained vectors or bring longer histories"
+            f"no user of {dataset.path} has two training events (split {split!r}), so there is no next item to learn; "
+            "ingest longer histories"
         )
     num_items = len(np.unique(train.item_idx))
     return _Size(
