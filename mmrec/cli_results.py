@@ -163,11 +163,12 @@ def export(
 @contextlib.contextmanager
 def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar with rate and time left; yields the function that moves it."""
-    from rich.progress import Progress
+    from mmrec.training.telemetry import progress_bar
 
-    with Progress(transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, advance=done)
+    progress, bar = progress_bar(True)
+    with progress:
+        bar.start(title, total)
+        yield lambda done: bar.advance(steps=done)
 
 
 def search(
@@ -211,7 +212,7 @@ def search(
 
     from mmrec.model import load_model
 
-    model = load_model(export / "model")
+    model = load_model(export / "model", only=query)
     with torch.inference_mode():
         vector = model.encode_items(model.inputs.from_records([query]))[0].numpy()
     _print_hits(search_by_vector(opened, vector, k), as_json)

@@ -5,7 +5,7 @@ Legend: I items, P items that have a modality, T tokens, M modalities, D model w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,8 +41,8 @@ class ItemEncoderConfig:
     fusion: FusionConfig = field(default_factory=AttentionFusionConfig)
     """How tokens become one vector."""
 
-    def build(self, preprocessings: Mapping[str, Preprocessing]) -> ItemEncoder:
-        return ItemEncoder(self, preprocessings)
+    def build(self, preprocessings: Mapping[str, Preprocessing], only: Collection[str] | None = None) -> ItemEncoder:
+        return ItemEncoder(self, preprocessings, only)
 
 
 class ItemEncoder(nn.Module):
@@ -53,11 +53,17 @@ class ItemEncoder(nn.Module):
     Args:
         config: what to build.
         preprocessings: fitted to the training data, by modality.
+        only: modalities that will be encoded; the networks of the others are not built. None: all.
 
     Raises: ConfigError if there is no modality, or one whose name PyTorch keeps for itself.
     """
 
-    def __init__(self, config: ItemEncoderConfig, preprocessings: Mapping[str, Preprocessing]) -> None:
+    def __init__(
+        self,
+        config: ItemEncoderConfig,
+        preprocessings: Mapping[str, Preprocessing],
+        only: Collection[str] | None = None,
+    ) -> None:
         super().__init__()
         if not config.encoders:
             raise ConfigError("item_encoder.encoders is empty; give at least one modality")
@@ -65,20 +71,22 @@ class ItemEncoder(nn.Module):
             if hasattr(nn.ModuleDict, name):
                 raise ConfigError(f"a feature set cannot be named {name!r}: PyTorch's modules use the word; rename it")
         self.dim = config.dim
+        self.columns = {name: column for column, name in enumerate(config.encoders) if only is None or name in only}
         self.encoders = nn.ModuleDict(
-            {name: _build(encoder, config.dim, preprocessings[name]) for name, encoder in config.encoders.items()}
+            {name: _build(config.encoders[name], config.dim, preprocessings[name]) for name in self.columns}
         )
         self.fusion = config.fusion.build(config.dim, len(config.encoders))
 
     def forward(self, items: ItemBatch) -> Float[Tensor, "I D"]:
         tokens, masks, modality = [], [], []
         unused = self.fusion.parameters().__next__().new_zeros(())
-        for column, (name, encoder) in enumerate(self.encoders.items()):
+        for name, encoder in self.encoders.items():
             if name not in items.inputs:
                 # DistributedDataParallel waits for a gradient of every parameter, on every rank, in every step.
                 unused = unused + sum(parameter.sum() * 0.0 for parameter in encoder.parameters())
                 continue
             found, real = encoder(items.inputs[name])  # (P, T, D), (P, T)
+            column = self.columns[name]
             rows = items.present[:, column]
             tokens.append(found.new_zeros(len(items), *found.shape[1:]).index_put((rows,), found))
             masks.append(real.new_zeros(len(items), real.shape[1]).index_put((rows,), real))

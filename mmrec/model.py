@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ class ModelConfig:
     temperature: float = 0.07
     """Start of the learned temperature that divides inner products in the objectives; greater than 0."""
 
-    def build(self, preprocessings: dict[str, Preprocessing]) -> Recommender:
-        return Recommender(self, preprocessings)
+    def build(self, preprocessings: dict[str, Preprocessing], only: Collection[str] | None = None) -> Recommender:
+        return Recommender(self, preprocessings, only)
 
 
 class Recommender(nn.Module):
@@ -53,13 +54,16 @@ class Recommender(nn.Module):
     Args:
         config: what to build.
         preprocessings: per modality, what was fitted to the training data.
+        only: modalities that items will be encoded from; the networks of the others are not built. None: all.
     """
 
-    def __init__(self, config: ModelConfig, preprocessings: dict[str, Preprocessing]) -> None:
+    def __init__(
+        self, config: ModelConfig, preprocessings: dict[str, Preprocessing], only: Collection[str] | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.inputs = ItemInputs(preprocessings)
-        self.item_encoder = config.item_encoder.build(preprocessings)
+        self.item_encoder = config.item_encoder.build(preprocessings, only)
         self.user_encoder = config.user_encoder.build(config.item_encoder.dim)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
 
@@ -172,17 +176,24 @@ def save_model(model: Recommender, folder: Path, config: dict[str, Any]) -> None
     save_preprocessings(model.inputs.preprocessings, folder / "preprocessing")
 
 
-def load_model(folder: Path) -> Recommender:
+def load_model(folder: Path, *, only: Collection[str] | None = None) -> Recommender:
     """Rebuild the recommender that :func:`save_model` wrote, in evaluation mode.
+
+    Args:
+        only: modalities that items will be encoded from; what the others need is not loaded. None: all.
 
     Raises: CheckpointError if a file is missing or the weights do not fit the configuration.
     """
     config = from_dict(ModelConfig, _stored_config(folder)["model"])
     try:
-        model = config.build(load_preprocessings(config.item_encoder, folder / "preprocessing"))
+        model = config.build(load_preprocessings(config.item_encoder, folder / "preprocessing"), only)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is no checkpoint: {error.filename} is missing") from error
-    load_weights(model, folder)
+    state = _stored_state(folder)
+    if only is not None:
+        unused = tuple(f"item_encoder.encoders.{name}." for name in config.item_encoder.encoders if name not in only)
+        state = {name: value for name, value in state.items() if not name.startswith(unused)}
+    _load(model, state, folder)
     return model.eval()
 
 

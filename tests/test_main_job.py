@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmrec.cli import main
+from mmrec.model import load_model
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,15 @@ def test_search_and_recommend_answer_in_json(job, capsys):
     answer = [hit["item_id"] for hit in json.loads(capsys.readouterr().out)]
     assert len(answer) == 4
     assert not set(ids[:2]) & set(answer)
+
+
+def test_a_model_loaded_for_some_modalities_gives_the_vectors_of_the_whole_one(job):
+    folder = job["export"] / "model"
+    part, whole = load_model(folder, only=["text"]), load_model(folder)
+    records = [{"text": "a red lamp"}, {"text": "grey thing"}]
+    vectors = [model.encode_items(model.inputs.from_records(records)) for model in (part, whole)]
+    assert list(part.item_encoder.encoders) == ["text"]
+    torch.testing.assert_close(*vectors, atol=0, rtol=0)
 
 
 def test_search_takes_media_files(job, tiny_source, capsys):
