@@ -15,10 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run_first_step(processes: int, dataset: Path, folder: Path, batch_size: int, towers: str = "learn") -> dict:
     result = folder / f"step-{processes}.pt"
-    arguments = [str(dataset), str(folder / f"run-{processes}"), str(result), str(batch_size), towers]
+    run = folder / f"run-{processes}"
+    return launch(processes, "first_step.py", dataset, run, result, str(batch_size), towers)
+
+
+def launch(processes: int, script: str, dataset: Path, run: Path, result: Path, *more: str) -> dict:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     done = subprocess.run(
-        [*launcher, str(Path(__file__).with_name("first_step.py")), *arguments],
+        [*launcher, str(Path(__file__).with_name(script)), str(dataset), str(run), str(result), *more],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -48,6 +52,12 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(tiny_dataset_path,
     assert any(".tower." in name for name in one["gradients"]) == (towers == "learn")
     for name, gradient in one["gradients"].items():
         assert_equal_to_1e5(two["gradients"][name], gradient, name)
+
+
+def test_when_towers_wake_all_ranks_go_on_with_the_same_weights(tiny_dataset_path, tmp_path):
+    ended = launch(2, "both_phases.py", tiny_dataset_path, tmp_path / "run", tmp_path / "weights.pt")
+    torch.testing.assert_close(ended["weights"][1], ended["weights"][0], atol=0, rtol=0)
+    assert {name for name in ended["names"] if ".tower." in name} & set(ended["changed"]), "towers have learnt"
 
 
 @pytest.mark.slow
