@@ -162,11 +162,13 @@ def _train(argv: list[str]) -> int:
     """`mmrec train PRESET --data DATASET [--out RUN] [overrides]`: the defaults of the overrides depend on the data."""
     from mmrec.training.presets import PRESETS, preset
     from mmrec.training.trainer import train
+    from mmrec.user_encoders import USER_ENCODERS
 
     lines = "\n".join(f"  {name:10s}{what}" for name, what in PRESETS.items())
     usage = (
-        "usage: mmrec train PRESET --data DATASET [--out RUN] [overrides]\n\n"
+        "usage: mmrec train PRESET --data DATASET [--out RUN] [--user-encoder NAME] [overrides]\n\n"
         f"presets (settings follow from the size and density of the data):\n{lines}\n\n"
+        f"user encoders: {', '.join(USER_ENCODERS)}\n\n"
         "mmrec train PRESET --data DATASET --help lists every setting with its value for this data."
     )
     if not argv or argv[0] in ("-h", "--help"):
@@ -181,8 +183,15 @@ def _train(argv: list[str]) -> int:
         quantile = float(given)
     except ValueError as error:
         raise ConfigError(f"--split-quantile is {given!r}; give a number between 0 and 1") from error
-    defaults = preset(argv[0], Path(data), split=split, split_quantile=quantile)  # pyright: ignore[reportArgumentType]
-    config = tyro.cli(type(defaults), args=argv[1:], default=defaults, prog=f"mmrec train {argv[0]}")
+    encoder, overrides = _without_option(argv[1:], "--user-encoder")
+    defaults = preset(
+        argv[0],
+        Path(data),
+        split=split,  # pyright: ignore[reportArgumentType]
+        split_quantile=quantile,
+        user_encoder=encoder,
+    )
+    config = tyro.cli(type(defaults), args=overrides, default=defaults, prog=f"mmrec train {argv[0]}")
     return _report_run(train(config))
 
 
@@ -203,6 +212,15 @@ def _option(argv: list[str], name: str) -> str | None:
         if argument.startswith(f"{name}="):
             return argument.partition("=")[2]
     return None
+
+
+def _without_option(argv: list[str], name: str) -> tuple[str | None, list[str]]:
+    """Value of an option of ours, and the arguments that are left for tyro."""
+    value = _option(argv, name)
+    if value is None:
+        return None, argv
+    place = next(n for n, argument in enumerate(argv) if argument.partition("=")[0] == name)
+    return value, argv[:place] + argv[place + (1 if "=" in argv[place] else 2) :]
 
 
 def _print_once(line: str) -> None:

@@ -121,6 +121,7 @@ def test_damaged_weights_are_refused(job, tmp_path, capsys):
         (["trian"], "perhaps you meant 'train'"),
         (["train", "hybird", "--data", "DATA"], "perhaps you meant 'hybrid'"),
         (["train", "hybrid"], "no --data given"),
+        (["train", "id", "--data", "DATA", "--user-encoder", "sasrek"], "perhaps you meant 'sasrec'"),
         (["train", "hybrid", "--data", "nowhere"], "no dataset folder"),
         (["evaluate", "nowhere", "--data", "DATA", "--out", "nowhere/out"], "holds no checkpoint"),
         (["search", "nowhere", "--item", "x"], "nowhere"),

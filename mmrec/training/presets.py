@@ -33,7 +33,7 @@ from mmrec.modality_encoders import MODALITY_ENCODERS
 from mmrec.model import ModelConfig
 from mmrec.objectives import NextItemConfig
 from mmrec.training.config import TrainConfig
-from mmrec.user_encoders import MeanPoolConfig, SASRecConfig
+from mmrec.user_encoders import USER_ENCODERS
 
 __all__ = ["PRESETS", "preset"]
 
@@ -59,16 +59,24 @@ class _Size:
     """Lengths of the histories that have a target."""
 
 
-def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: float = 0.9) -> TrainConfig:
+def preset(
+    name: str, data: Path, *, split: SplitName = "auto", split_quantile: float = 0.9, user_encoder: str | None = None
+) -> TrainConfig:
     """The complete configuration of a preset for a dataset.
 
-    Raises: ConfigError if the preset is unknown or the dataset lacks what it encodes.
+    Args:
+        user_encoder: name in USER_ENCODERS; None follows the rule.
+
+    Raises: ConfigError if a name is unknown or the dataset lacks what the preset encodes.
     """
     if name not in PRESETS:
         raise ConfigError(unknown_name("preset", name, PRESETS))
+    if user_encoder is not None and user_encoder not in USER_ENCODERS:
+        raise ConfigError(unknown_name("user encoder", user_encoder, USER_ENCODERS))
     dataset = Dataset.open(data)
     size = _measure(dataset, split, split_quantile)
     modalities = _modalities(name, dataset)
+    user_encoder = user_encoder or ("mean_pool" if dataset.sequences.order == "none" else "sasrec")
     from_media = any(modality in RAW for modality in modalities)
     dropout = 0.1 if size.events_per_item >= 100 else 0.3 if size.events_per_item >= 10 else 0.5
     width = 64 if size.num_items < 1_000 else 128 if size.num_items < 50_000 else 256
@@ -83,11 +91,7 @@ def preset(name: str, data: Path, *, split: SplitName = "auto", split_quantile: 
     batch_size = _power_of_two(min(len(size.histories) / 30, MAX_TARGETS / mean_length), 32, 512)
     model = ModelConfig(
         item_encoder=ItemEncoderConfig(dim=width, encoders=encoders, fusion=AttentionFusionConfig()),
-        user_encoder=(
-            MeanPoolConfig(max_length=max_length, dropout=dropout)
-            if dataset.sequences.order == "none"
-            else SASRecConfig(max_length=max_length, dropout=dropout)
-        ),
+        user_encoder=USER_ENCODERS[user_encoder](max_length=max_length, dropout=dropout),
         next_item=NextItemConfig(num_negatives=max(512, int(MAX_LOGITS / (batch_size * mean_length)))),
     )
     return TrainConfig(

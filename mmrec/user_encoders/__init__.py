@@ -1,11 +1,35 @@
 """Encoders of users: item vectors in order -> user vectors. One encoder, one file."""
 
+from mmrec.user_encoders.gru4rec import GRU4Rec, GRU4RecConfig
+from mmrec.user_encoders.hstu import HSTU, HSTUConfig
+from mmrec.user_encoders.ligr import LiGR, LiGRConfig
 from mmrec.user_encoders.mean_pool import MeanPool, MeanPoolConfig
 from mmrec.user_encoders.sasrec import SASRec, SASRecConfig
+from mmrec.user_encoders.sequential import SequentialEncoder
 
-__all__ = ["USER_ENCODERS", "MeanPool", "MeanPoolConfig", "SASRec", "SASRecConfig", "UserEncoder", "UserEncoderConfig"]
+__all__ = [
+    "HSTU",
+    "USER_ENCODERS",
+    "GRU4Rec",
+    "GRU4RecConfig",
+    "HSTUConfig",
+    "LiGR",
+    "LiGRConfig",
+    "MeanPool",
+    "MeanPoolConfig",
+    "SASRec",
+    "SASRecConfig",
+    "UserEncoder",
+    "UserEncoderConfig",
+]
 
-UserEncoder = SASRec | MeanPool
-UserEncoderConfig = SASRecConfig | MeanPoolConfig
+UserEncoder = SequentialEncoder | MeanPool
+UserEncoderConfig = SASRecConfig | LiGRConfig | HSTUConfig | GRU4RecConfig | MeanPoolConfig
 
-USER_ENCODERS = {"sasrec": SASRecConfig, "mean_pool": MeanPoolConfig}
+USER_ENCODERS = {
+    "sasrec": SASRecConfig,
+    "ligr": LiGRConfig,
+    "hstu": HSTUConfig,
+    "gru4rec": GRU4RecConfig,
+    "mean_pool": MeanPoolConfig,
+}

@@ -13,11 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrec.batch import SequenceBatch
-from mmrec.errors import ConfigError
 from mmrec.user_encoders.packing import from_rows, to_rows
-from mmrec.user_encoders.recency import RecencyMean, ages
+from mmrec.user_encoders.sequential import SequentialEncoder, ages, check_heads
 
-__all__ = ["SASRec", "SASRecConfig"]
+__all__ = ["CausalAttention", "SASRec", "SASRecConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,76 +36,66 @@ class SASRecConfig:
         return SASRec(dim, self)
 
 
-class SASRec(nn.Module):
-    """User vector after each event from the events up to it: a recency-weighted mean, and two learned corrections.
-
-    ``mean(x) + M mean'(x) + W LayerNorm(blocks(x)) / sqrt(D)``: the first mean recommends what resembles the latest
-    items; M is a linear map from an item to those that follow it; the causal attention blocks add what depends on
-    order and combination. M and W start at zero and the blocks' part is scaled down, so that an untrained model is a
-    content recommender and one step of Adam cannot outweigh it: every correction has to earn its place. Attention
-    knows distance by a learned bias for each head. Everything but attention and means works on packed events; those
-    two pad at the end of each row, where causality alone keeps real events from seeing the padding.
+class SASRec(SequentialEncoder):
+    """Pre-norm transformer blocks as the network of a :class:`SequentialEncoder`.
 
     Args:
         dim: D, width of item and user vectors.
         config: sizes and dropout.
 
     Raises: ConfigError if ``num_heads`` does not divide ``dim``.
-    Source: Kang and McAuley 2018; pre-norm as in Xiong et al. 2020; distance bias as in T5 (Raffel et al. 2020).
+    Source: Kang and McAuley 2018; pre-norm as in Xiong et al. 2020.
     """
 
     def __init__(self, dim: int, config: SASRecConfig) -> None:
-        super().__init__()
-        if dim % config.num_heads:
-            raise ConfigError(f"num_heads is {config.num_heads}; it must divide the model width {dim}")
-        self.max_length = config.max_length
-        self.scale = dim**0.5
-        self.recent = RecencyMean()
-        self.recent_before_transition = RecencyMean()
-        self.transition = nn.Linear(dim, dim, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        super().__init__(dim, config.max_length, config.dropout)
         self.blocks = nn.ModuleList(_Block(dim, config) for _ in range(config.num_blocks))
-        self.norm = nn.LayerNorm(dim)
-        self.out = nn.Linear(dim, dim)
-        nn.init.zeros_(self.transition.weight)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
 
-    def forward(self, items: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
-        if not len(sequences):  # a rank without histories; DistributedDataParallel waits for all its gradients
-            return items + sum(parameter.sum() * 0.0 for parameter in self.parameters())
-        recent = self.recent(items, sequences)
-        next_items = self.transition(self.dropout(self.recent_before_transition(items, sequences)))
-        hidden = self.dropout(self.scale * items)  # unit vectors have entries of about 1 / sqrt(D)
+    def mix(self, hidden: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
         for block in self.blocks:
             hidden = block(hidden, sequences)
-        return recent + next_items + self.out(self.dropout(self.norm(hidden))) / self.scale
+        return hidden
 
 
 class _Block(nn.Module):
     def __init__(self, dim: int, config: SASRecConfig) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
-        self.dropout = config.dropout
         self.attention_norm = nn.LayerNorm(dim)
-        self.query_key_value = nn.Linear(dim, 3 * dim)
-        self.distance_bias = nn.Embedding(config.max_length, config.num_heads)
-        self.attention_out = nn.Linear(dim, dim)
-        hidden, last = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
+        self.attention = CausalAttention(dim, config.num_heads, config.max_length)
         dropout = nn.Dropout(config.dropout)
+        self.dropout = dropout
+        hidden, last = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
         self.feed_forward = nn.Sequential(nn.LayerNorm(dim), hidden, nn.GELU(), dropout, last, dropout)
-        nn.init.zeros_(self.distance_bias.weight)
 
     def forward(self, hidden: Tensor, sequences: SequenceBatch) -> Tensor:
-        hidden = hidden + F.dropout(self._attend(hidden, sequences), self.dropout, self.training)
+        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), sequences))
         return hidden + self.feed_forward(hidden)
 
-    def _attend(self, hidden: Tensor, sequences: SequenceBatch) -> Tensor:
-        packed = self.query_key_value(self.attention_norm(hidden))  # (N, 3 D)
-        rows = to_rows(packed, sequences).unflatten(2, (3, self.num_heads, -1))  # (B, L, 3, H, D / H)
+
+class CausalAttention(nn.Module):
+    """Softmax attention of each event to those up to it, with a learned bias for each distance and head.
+
+    Projections work on packed events; the attention itself pads at the end of each row, where causality alone keeps
+    real events from seeing the padding.
+
+    Raises: ConfigError if ``num_heads`` does not divide ``dim``.
+    Source: Vaswani et al. 2017; distance bias as in T5 (Raffel et al. 2020).
+    """
+
+    def __init__(self, dim: int, num_heads: int, max_length: int) -> None:
+        super().__init__()
+        check_heads(num_heads, dim)
+        self.num_heads = num_heads
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.distance_bias = nn.Embedding(max_length, num_heads)
+        self.out = nn.Linear(dim, dim)
+        nn.init.zeros_(self.distance_bias.weight)
+
+    def forward(self, hidden: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
+        rows = to_rows(self.query_key_value(hidden), sequences).unflatten(2, (3, self.num_heads, -1))
         query, key, value = rows.permute(2, 0, 3, 1, 4)  # each (B, H, L, D / H)
         age = ages(rows.shape[1], hidden.device)
         bias = self.distance_bias(age.clamp(min=0)).permute(2, 0, 1)  # (H, L, L)
         bias = bias.masked_fill(age < 0, -torch.inf).to(query.dtype)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        return self.attention_out(from_rows(attended.transpose(1, 2).flatten(2), sequences))
+        return self.out(from_rows(attended.transpose(1, 2).flatten(2), sequences))

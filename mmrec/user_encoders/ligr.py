@@ -1,0 +1,74 @@
+"""LiGR: transformer blocks whose additions are gated by what they are added to.
+
+Legend: N events (packed), D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmrec.batch import SequenceBatch
+from mmrec.user_encoders.sasrec import CausalAttention
+from mmrec.user_encoders.sequential import SequentialEncoder
+
+__all__ = ["LiGR", "LiGRConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiGRConfig:
+    """Gated causal self-attention and SwiGLU over the last ``max_length`` events."""
+
+    max_length: int = 50
+    """Longest history that is read, in events; older events are left out."""
+    num_blocks: int = 1
+    """Attention + feed-forward blocks."""
+    num_heads: int = 2
+    """Attention heads; must divide the model width."""
+    dropout: float = 0.2
+    """Share of activations dropped in training, in embeddings and at the ends of attention and feed-forward."""
+
+    def build(self, dim: int) -> LiGR:
+        return LiGR(dim, self)
+
+
+class LiGR(SequentialEncoder):
+    """Gated blocks as the network of a :class:`SequentialEncoder`; the encoder of eSASRec.
+
+    Args:
+        dim: D, width of item and user vectors.
+        config: sizes and dropout.
+
+    Raises: ConfigError if ``num_heads`` does not divide ``dim``.
+    Source: LiGR (Borisyuk et al. 2025); eSASRec (Tikhonovich et al. 2025); SwiGLU (Shazeer 2020).
+    """
+
+    def __init__(self, dim: int, config: LiGRConfig) -> None:
+        super().__init__(dim, config.max_length, config.dropout)
+        self.blocks = nn.ModuleList(_GatedBlock(dim, config) for _ in range(config.num_blocks))
+
+    def mix(self, hidden: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
+        for block in self.blocks:
+            hidden = block(hidden, sequences)
+        return hidden
+
+
+class _GatedBlock(nn.Module):
+    def __init__(self, dim: int, config: LiGRConfig) -> None:
+        super().__init__()
+        self.attention_norm, self.feed_forward_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = CausalAttention(dim, config.num_heads, config.max_length)
+        self.gate_and_value, self.last = nn.Linear(dim, 4 * dim), nn.Linear(2 * dim, dim)
+        self.attention_gate, self.feed_forward_gate = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor, sequences: SequenceBatch) -> Tensor:
+        added = self.attention(self.attention_norm(hidden), sequences)
+        hidden = hidden + torch.sigmoid(self.attention_gate(hidden)) * self.dropout(added)
+        gate, value = self.gate_and_value(self.feed_forward_norm(hidden)).chunk(2, dim=-1)
+        added = self.last(self.dropout(F.silu(gate) * value))
+        return hidden + torch.sigmoid(self.feed_forward_gate(hidden)) * self.dropout(added)
