@@ -17,6 +17,7 @@ __all__ = ["blocked_logsumexp"]
 
 # Scores held at once: what stays in a CPU's cache, and what keeps a GPU busy.
 BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
+MIN_ROWS = 64  # fewer would starve the matrix product, however large the catalogue
 
 
 def blocked_logsumexp(
@@ -79,7 +80,7 @@ def _blocks(
     users: Tensor, candidates: Tensor, scale: Tensor, log_inclusion: Tensor, rows: Tensor, columns: Tensor
 ) -> Iterator[tuple[slice, Tensor]]:
     """Rows of a block and their scores, -inf where excluded; the caller may overwrite them."""
-    size = max(1, BLOCK.get(users.device.type, BLOCK["cuda"]) // max(len(candidates), 1))
+    size = max(MIN_ROWS, BLOCK.get(users.device.type, BLOCK["cuda"]) // max(len(candidates), 1))
     starts = range(0, len(users), size)
     edges = torch.searchsorted(rows, torch.tensor([*starts, len(users)], device=rows.device)).tolist()
     for number, start in enumerate(starts):

@@ -3,7 +3,7 @@
 The rules, none of them tuned to one dataset:
 
 - **width**: 64 for fewer than 1,000 items with training events, 128 up to 50,000, 256 above; with ready-made vectors
-  at least 128, so that they pass without loss.
+  at least 128, so that each set keeps its strongest directions.
 - **history**: the 90th percentile of the lengths of training histories, rounded up to a multiple of 10, from 20 to 200.
 - **candidates**: all training items (the full softmax) as long as a step has at most 8 million logits, fewer above;
   a few hundred while towers learn.
