@@ -15,9 +15,8 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["blocked_logsumexp"]
 
-# Scores held at once: what stays in a CPU's cache, and what keeps a GPU busy.
-BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
-MIN_ROWS = 64  # fewer would starve the matrix product, however large the catalogue
+# Rows and candidates of a block: its scores stay in a CPU's cache, or keep a GPU busy.
+BLOCK = {"cpu": (256, 4096), "cuda": (4096, 16384)}
 
 
 def blocked_logsumexp(
@@ -29,22 +28,18 @@ def blocked_logsumexp(
 ) -> Float[Tensor, " N"]:
     """``logsumexp_j(scale * users @ candidates.T - log_inclusion)`` over the candidates that a row does not exclude.
 
-    Scores are made a block of rows at a time and made again in the backward pass, so that memory grows with N + C
-    instead of N x C, and a block stays in the cache. -inf where a row excludes everything. Differentiable once, in
-    users, candidates and scale; computed in float32 at least, whatever autocast says.
+    Scores are made a block at a time and made again in the backward pass, so that memory grows with N + C instead of
+    N x C, and a block stays in the cache. -inf where a row excludes everything. Differentiable once, in users,
+    candidates and scale; computed in float32 at least, whatever autocast says.
 
     Args:
         excluded: (rows, candidates) of the pairs that are left out, in any order; a pair may stand there twice.
 
-    Source: recomputation as in Chen et al. 2016 and in Liger's fused linear cross-entropy (Hsu et al. 2024).
+    Source: running maximum and sum of Milakov and Gimelshein 2018; recomputation as in Chen et al. 2016.
     """
     dtype = torch.promote_types(users.dtype, torch.float32)
-    order = torch.argsort(excluded[0])
-    rows, columns = excluded[0][order], excluded[1][order]
     scale = torch.as_tensor(scale, dtype=dtype, device=users.device)
-    result = _BlockedLogSumExp.apply(
-        users.to(dtype), candidates.to(dtype), scale, log_inclusion.to(dtype), rows, columns
-    )
+    result = _BlockedLogSumExp.apply(users.to(dtype), candidates.to(dtype), scale, log_inclusion.to(dtype), *excluded)
     assert isinstance(result, Tensor)
     return result
 
@@ -54,10 +49,17 @@ class _BlockedLogSumExp(torch.autograd.Function):
     def forward(
         ctx: Any, users: Tensor, candidates: Tensor, scale: Tensor, log_inclusion: Tensor, rows: Tensor, columns: Tensor
     ) -> Tensor:
-        result = users.new_empty(len(users))
+        greatest = users.new_full((len(users),), -torch.inf)
+        total = users.new_zeros(len(users))  # of exp(score - greatest)
         with torch.autocast(users.device.type, enabled=False):
-            for part, scores in _blocks(users, candidates, scale, log_inclusion, rows, columns):
-                result[part] = torch.logsumexp(scores, dim=1)
+            left = torch.cat([scale * users, users.new_ones(len(users), 1)], 1)
+            right = torch.cat([candidates, -log_inclusion[:, None]], 1)  # the correction comes with the product
+            for part, _, scores in _blocks(left, right, rows, columns):
+                before, after = greatest[part], torch.maximum(greatest[part], scores.amax(1))
+                shift = after.masked_fill(after == -torch.inf, 0.0)  # -inf - -inf would be no number
+                total[part] = total[part] * (before - shift).exp() + scores.sub_(shift[:, None]).exp_().sum(1)
+                greatest[part] = after
+        result = greatest + total.log()  # -inf + -inf where a row excludes everything
         ctx.save_for_backward(users, candidates, scale, log_inclusion, rows, columns, result)
         return result
 
@@ -65,27 +67,35 @@ class _BlockedLogSumExp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         users, candidates, scale, log_inclusion, rows, columns, result = ctx.saved_tensors
-        of_users, of_candidates = torch.empty_like(users), torch.zeros_like(candidates)
+        of_users, of_candidates = torch.zeros_like(users), torch.zeros_like(candidates)
         shift = result.masked_fill(result == -torch.inf, 0.0)  # a row that excludes everything has probability 0
         with torch.autocast(users.device.type, enabled=False):
-            for part, scores in _blocks(users, candidates, scale, log_inclusion, rows, columns):
-                weights = scores.sub_(shift[part, None]).exp_().mul_(gradients[0][part, None])
-                torch.mm(weights, candidates, out=of_users[part])
-                of_candidates.addmm_(weights.T, users[part])
+            left = torch.cat([scale * users, users.new_ones(len(users), 1), -shift[:, None]], 1)
+            right = torch.cat([candidates, -log_inclusion[:, None], candidates.new_ones(len(candidates), 1)], 1)
+            weighted = users * gradients[0][:, None]
+            for part, place, scores in _blocks(left, right, rows, columns):
+                softmax = scores.exp_()
+                of_users[part].addmm_(softmax, candidates[place])
+                of_candidates[place].addmm_(softmax.T, weighted[part])
+            of_users *= gradients[0][:, None]
             of_scale = (of_users * users).sum()
         return of_users.mul_(scale), of_candidates.mul_(scale), of_scale, None, None, None
 
 
-def _blocks(
-    users: Tensor, candidates: Tensor, scale: Tensor, log_inclusion: Tensor, rows: Tensor, columns: Tensor
-) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of a block and their scores, -inf where excluded; the caller may overwrite them."""
-    size = max(MIN_ROWS, BLOCK.get(users.device.type, BLOCK["cuda"]) // max(len(candidates), 1))
-    starts = range(0, len(users), size)
-    edges = torch.searchsorted(rows, torch.tensor([*starts, len(users)], device=rows.device)).tolist()
-    for number, start in enumerate(starts):
-        part = slice(start, min(start + size, len(users)))
-        scores = (users[part] @ candidates.T).mul_(scale).sub_(log_inclusion)
+def _blocks(left: Tensor, right: Tensor, rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Rows and columns of each block of ``left @ right.T``, -inf where excluded; the caller may overwrite it."""
+    height, width = BLOCK.get(left.device.type, BLOCK["cuda"])
+    across = -(-len(right) // width)
+    block = rows // height * across + columns // width  # in which a pair lies
+    order = torch.argsort(block)
+    rows, columns = rows[order], columns[order]
+    edges = torch.searchsorted(block[order], torch.arange(-(-len(left) // height) * across + 1, device=block.device))
+    edges = edges.tolist()
+    for number in range(len(edges) - 1):
+        row, column = number // across * height, number % across * width
+        part = slice(row, min(row + height, len(left)))
+        place = slice(column, min(column + width, len(right)))
+        scores = left[part] @ right[place].T
         pairs = slice(edges[number], edges[number + 1])
-        scores[rows[pairs] - start, columns[pairs]] = -torch.inf
-        yield part, scores
+        scores[rows[pairs] - row, columns[pairs] - column] = -torch.inf
+        yield part, place, scores
