@@ -35,12 +35,13 @@ _ERROR_COLUMNS = ("item_id", "modality", "stage", "error", "message")
 class IngestConfig:
     """Build a dataset folder from an item table, an interaction table, media files and ready-made vectors."""
 
-    items: Path
-    """Item table (.parquet, .csv): item_id, any of text, image, audio, video (paths; empty = missing), attributes."""
     interactions: Path
     """Interaction table (.parquet, .csv): user_id, item_id, and timestamp or position; optionally rating, split."""
     out: Path
     """The dataset folder to make."""
+    items: Path | None = None
+    """Item table (.parquet, .csv): item_id, any of text, image, audio, video (paths; empty = missing), attributes.
+    Without one, the items are those of the interactions, and known by their ids alone."""
     media_root: Path | None = None
     """Folder that the media paths start from; the item table's own folder if not given."""
     features: tuple[str, ...] = ()
@@ -58,7 +59,7 @@ class IngestConfig:
     unknown_items: Literal["error", "drop"] = "error"
     """What to do with events whose item the item table lacks; drop records each in errors.parquet."""
     name: str | None = None
-    """Name of the dataset; the name of the item table's folder if not given."""
+    """Name of the dataset; the name of the tables' folder if not given."""
     source: str | None = None
     """Where the data comes from, for the manifest."""
     licence: str | None = None
@@ -76,6 +77,11 @@ class IngestConfig:
         for name, least in (("shard_size_mb", 1), ("num_workers", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+
+    @property
+    def table(self) -> Path:
+        """The table whose folder names the dataset and holds its media."""
+        return self.items or self.interactions
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -96,12 +102,18 @@ def ingest(config: IngestConfig) -> Path:
     _refuse_existing(config)
     features = parse_feature_options(config.features)
     media_columns = {"image": config.image_column, "audio": config.audio_column, "video": config.video_column}
-    items = read_items(config.items, config.texts, media_columns, ("text", "image", "audio", "video"))
+    interactions = read_interactions(config.interactions)
+    if config.items is None:
+        if features:
+            raise ConfigError("--features need --items: row i of the vectors belongs to row i of the item table")
+        items = interactions.select("item_id").unique().sort("item_id")
+    else:
+        items = read_items(config.items, config.texts, media_columns, ("text", "image", "audio", "video"))
     # Index order leaks the target in public files (popular or early items first): items are numbered at random.
     row_of = np.random.Generator(np.random.Philox(config.seed)).permutation(items.height)
     items = items[row_of]
     histories = build_histories(
-        read_interactions(config.interactions),
+        interactions,
         items["item_id"],
         config.interactions,
         min_rating=config.min_rating,
@@ -114,7 +126,8 @@ def ingest(config: IngestConfig) -> Path:
             present, faults = write_feature_set(writer, name, path, row_of, items["item_id"].to_list())
             has_any |= present
             errors.extend(faults)
-        errors.extend(_no_modality(items["item_id"], has_any))
+        if config.items is not None:
+            errors.extend(_no_modality(items["item_id"], has_any))
         _write_table(writer, "items.parquet", table)
         num_users = write_histories(histories, writer.path("sequences/sequences.arrow"))
         writer.done("sequences/sequences.arrow", num_users)
@@ -158,7 +171,7 @@ def _write_media(
     errors: list[dict[str, str]],
 ) -> tuple[pl.DataFrame, np.ndarray]:
     """Store the media of all items in order; return the item table with their places and facts."""
-    root = config.media_root if config.media_root is not None else config.items.parent
+    root = config.media_root if config.media_root is not None else config.table.parent
     if not root.is_dir():
         raise DataError(f"no folder {root}; give the folder of the media files with --media-root")
     columns = {modality: name for modality, name in media_columns.items() if name in items.columns}
@@ -263,7 +276,7 @@ def _manifest(
         "shard_size_mb": config.shard_size_mb,
     }
     return {
-        "name": config.name or config.items.resolve().parent.name,
+        "name": config.name or config.table.resolve().parent.name,
         "source": config.source,
         "licence": config.licence,
         "counts": {

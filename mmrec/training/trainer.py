@@ -156,6 +156,8 @@ class Trainer:
     def _wake_towers(self) -> None:
         """From here on the towers learn."""
         self.state.tower_epoch, self.state.tower_step = self.state.epoch, self.state.step
+        if rank() == 0:
+            logger.info("epoch %d  the towers of raw media learn from here on", self.state.epoch)
         self.catalog.use_media()
         model = self.recommender
         self._set_towers(learn=True)

@@ -219,3 +219,17 @@ def test_a_setting_out_of_range_is_an_error(config):
     for name in ("shard_size_mb", "num_workers"):
         with pytest.raises(ConfigError, match=f"{name} is 0"):
             replace(config, **{name: 0})
+
+
+def test_interactions_alone_are_a_dataset_of_ids(config):
+    path = ingest(replace(config, items=None))
+    dataset = Dataset.open(path)
+    assert sorted(dataset.item_ids) == ["a", "b", "c"]
+    assert dataset.modalities == ()
+    assert histories(path) == {"u": ["a", "b"], "v": ["c"]}
+    assert pl.read_parquet(path / "errors.parquet").is_empty(), "nobody has promised media"
+
+
+def test_vectors_without_an_item_table_belong_to_nothing(config):
+    with pytest.raises(ConfigError, match="--features need --items"):
+        ingest(replace(config, items=None, features=("vec=vec.npy",)))
