@@ -1,8 +1,8 @@
-"""Amazon Beauty, item ids alone. Leave-one-out, full ranking, seen items filtered; trained on all but the last two items.
+"""Amazon Beauty, item ids alone. Leave-one-out, full ranking, seen items filtered; trained on all but the last two.
 
-    mmrec ingest --interactions ../shared/data/amazon_beauty/interactions.parquet --out data/amazon_beauty
-    python -m train.amazon_beauty id_only --seed 0 --out runs/amazon_beauty-0
-    mmrec evaluate runs/amazon_beauty-0 --data data/amazon_beauty --out results/amazon_beauty-0
+mmrec ingest --interactions ../shared/data/amazon_beauty/interactions.parquet --out data/amazon_beauty
+python -m train.amazon_beauty id_only --seed 0 --out runs/amazon_beauty-0
+mmrec evaluate runs/amazon_beauty-0 --data data/amazon_beauty --out results/amazon_beauty-0
 """
 
 from __future__ import annotations

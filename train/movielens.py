@@ -7,8 +7,8 @@
 Global-time split at the .9 quantile, successive targets: 20,660 test events of 220 users, 3,439 of them (16.6 %) on
 items without a training event.
 
-Measured 2026-11-23, seed 0, on a 2-core CPU shared with other work: `content` 1,150 s, `hybrid` 1,147 s, `id_only` 971 s;
-the baselines (`mmrec baselines --data data/movielens_mm --split global_time`) 131 s. Test:
+Measured 2026-11-23, seed 0, on a 2-core CPU shared with other work: `content` 1,150 s, `hybrid` 1,147 s, `id_only`
+971 s; the baselines (`mmrec baselines --data data/movielens_mm --split global_time`) 131 s. Test:
 
 | method | HR@10 | NDCG@10 | HR@10 new items | NDCG@10 new items |
 |---|---|---|---|---|
@@ -23,9 +23,9 @@ the baselines (`mmrec baselines --data data/movielens_mm --split global_time`) 1
 | popularity | .0372 | .0184 | .0000 | .0000 |
 | random ranking | .0008 | .0004 | .0008 | .0004 |
 
-The users are few and ask for many events each: 95 % intervals are some .014 wide to each side, so that hybrid, ids and rules
-+ kNN are not told apart overall. On new items small towers from scratch find 8 (content) and 19 (hybrid) times as much as
-chance, but less than the bare words of the texts: 64 numbers of a text are too few to recognise a sequel.
+The users are few and ask for many events each: 95 % intervals reach some .014 to each side, so that hybrid, ids and
+rules + kNN are not told apart overall. On new items small towers from scratch find 8 (content) and 19 (hybrid) times
+as much as chance, but less than the bare words of the texts: 64 numbers of a text are too few to recognise a sequel.
 """
 
 from __future__ import annotations
