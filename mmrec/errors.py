@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "MMRecError", "MediaError", "unknown_name"]
+__all__ = ["CheckpointError", "ConfigError", "DataError", "MMRecError", "MediaError", "TrainingError", "unknown_name"]
 
 
 class MMRecError(Exception):
@@ -30,6 +30,10 @@ class MediaError(MMRecError):
 
 class CheckpointError(MMRecError):
     """A checkpoint that is damaged, of another version, or trained on other data."""
+
+
+class TrainingError(MMRecError):
+    """A run that cannot go on, such as one whose loss is no number any more."""
 
 
 def unknown_name(what: str, given: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from mmrec.batch import StepBatch
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import make_split
 from mmrec.distributed import all_gather_rows, rank, share, world_size
-from mmrec.errors import ConfigError
+from mmrec.errors import ConfigError, TrainingError
 from mmrec.inference import encode_catalog, encode_histories, use_tower_outputs
 from mmrec.item_encoder import fit_preprocessings, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import CatalogInputs
@@ -220,15 +220,35 @@ class Trainer:
         total = self.recommender.total(losses)
         self.accelerator.backward(total)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        means = self.accelerator.reduce(torch.stack([total, *losses.values()]).detach(), "mean")
+        assert norm is not None, "only DeepSpeed keeps the norm to itself"
+        if not torch.isfinite(means[0] + norm):  # the same on every rank
+            self._stop_diverged(batch, float(means[0]), float(norm))
         self.optimizer.step()
         self.optimizer.zero_grad()
-        means = self.accelerator.reduce(torch.stack([total, *losses.values()]).detach(), "mean")
         values = dict(zip(["loss", *losses], means, strict=True))
         line = {"step": state.step, "epoch": state.epoch, "learning_rate": rate, "gradient_norm": norm, **values}
         self._pending.append(line)
         state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
         clock.count(batch.num_targets, len(batch.step_items))
         self.bar.advance(clock.status(values["loss"]))
+
+    def _stop_diverged(self, batch: StepBatch, loss: float, norm: float) -> NoReturn:
+        """Raises: TrainingError that names the step, what it held, and the last good checkpoint."""
+        state, path = self.state, self.run / "failed_step.json"
+        (_, windows), *_ = self.sampler.steps(state.epoch, state.step_in_epoch)
+        users = self.split.train.user_ids[np.unique(windows[:, 0])].tolist()
+        items = self.dataset.item_ids[batch.step_items.cpu().numpy()].tolist()
+        good = self.run / "latest"
+        if rank() == 0:
+            record = {"step": state.step, "epoch": state.epoch, "loss": loss, "gradient_norm": norm}
+            path.write_text(json.dumps({**record, "user_ids": users, "item_ids": items}, indent=1, default=str))
+        last = f"the last good checkpoint is {good.resolve()}" if good.exists() else "there is no checkpoint yet"
+        raise TrainingError(
+            f"step {state.step} (epoch {state.epoch}) has loss {loss} and gradient norm {norm}; nothing was learnt from "
+            f"it, and {path} names its {len(users)} users and {len(items)} items; {last}; look for broken vectors among "
+            "the items, or give a lower --learning-rate and another --out"
+        )
 
     def _validate(self, clock: StepClock) -> None:
         """Exact full ranking of the validation targets; every rank takes a share of the queries."""
