@@ -245,8 +245,8 @@ class Trainer:
             path.write_text(json.dumps({**record, "user_ids": users, "item_ids": items}, indent=1, default=str))
         last = f"the last good checkpoint is {good.resolve()}" if good.exists() else "there is no checkpoint yet"
         raise TrainingError(
-            f"step {state.step} (epoch {state.epoch}) has loss {loss} and gradient norm {norm}; nothing was learnt from "
-            f"it, and {path} names its {len(users)} users and {len(items)} items; {last}; look for broken vectors among "
+            f"step {state.step} (epoch {state.epoch}) has loss {loss} and gradient norm {norm}; nothing learnt from "
+            f"it, and {path} names its {len(users)} users and {len(items)} items; {last}; look for broken vectors in "
             "the items, or give a lower --learning-rate and another --out"
         )
 
