@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["all_gather_rows", "rank", "share", "world_size"]
+__all__ = ["all_gather_rows", "gather_shares", "rank", "share", "world_size"]
 
 
 def world_size() -> int:
@@ -45,6 +45,19 @@ def all_gather_rows(rows: Tensor, sizes: Sequence[int]) -> Tensor:
     padded = torch.cat([rows, rows.new_zeros(longest - rows.shape[0], *rows.shape[1:])])
     gathered = _AllGather.apply(padded)
     return torch.cat([gathered[index, :size] for index, size in enumerate(sizes)])
+
+
+def gather_shares(rows: Tensor, length: int) -> Tensor:
+    """What all ranks made of their shares ``things[rank::world_size]``, in the order of the things, with gradient.
+
+    Args:
+        rows: this rank's rows. ("n", ...)
+        length: number of things.
+    """
+    if world_size() == 1:
+        return rows
+    dealt = torch.cat([torch.arange(index, length, world_size()) for index in range(world_size())])
+    return all_gather_rows(rows, share(length))[torch.argsort(dealt).to(rows.device)]
 
 
 class _AllGather(torch.autograd.Function):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmrec.batch import SequenceBatch
 from mmrec.data.sequences import Sequences, pack, ragged_range
-from mmrec.distributed import all_gather_rows, rank, share, world_size
+from mmrec.distributed import gather_shares, rank, world_size
 from mmrec.item_inputs import CatalogInputs
 from mmrec.modality_encoders.tower import TowerEncoder
 from mmrec.model import Recommender
@@ -49,10 +49,8 @@ def encode_catalog(
         parts.append(model.encode_items(catalog.batch(mine[start : start + chunk]).to(device)).float())
         if progress:
             progress(len(parts[-1]))
-    gathered = all_gather_rows(torch.cat(parts), share(len(item_idx)))
     model.train(was_training)
-    dealt = np.concatenate([np.arange(index, len(item_idx), world_size()) for index in range(world_size())])
-    return gathered[torch.from_numpy(np.argsort(dealt)).to(device)]
+    return gather_shares(torch.cat(parts), len(item_idx))
 
 
 @torch.no_grad()
@@ -69,8 +67,8 @@ def use_tower_outputs(
     device = model.log_scale.device
     was_training = model.training
     model.eval()
-    for column, (name, encoder) in enumerate(model.item_encoder.encoders.items()):
-        items = np.flatnonzero(catalog.present[:, column])
+    for name, encoder in model.item_encoder.encoders.items():
+        items = np.flatnonzero(catalog.present[:, model.item_encoder.columns[name]])
         if not isinstance(encoder, TowerEncoder) or not len(items):
             continue
         mine = items[rank() :: world_size()]
@@ -81,10 +79,8 @@ def use_tower_outputs(
             parts.append((features[: len(mine)].float(), mask[: len(mine)]))
             if progress:
                 progress(len(part))
-        sizes = share(len(items))
-        features, mask = (all_gather_rows(torch.cat(column), sizes).cpu() for column in zip(*parts, strict=True))
-        dealt = np.concatenate([items[index :: world_size()] for index in range(world_size())])
-        catalog.use_features(name, dealt, features, mask)
+        features, mask = (gather_shares(torch.cat(part), len(items)).cpu() for part in zip(*parts, strict=True))
+        catalog.use_features(name, items, features, mask)
     model.train(was_training)
 
 

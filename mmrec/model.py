@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mmrec.batch import ItemBatch, SequenceBatch, StepBatch
 from mmrec.config import from_dict, to_dict
-from mmrec.distributed import all_gather_rows, share, world_size
+from mmrec.distributed import all_gather_rows, gather_shares, world_size
 from mmrec.errors import CheckpointError
 from mmrec.item_encoder import ItemEncoderConfig, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import ItemInputs
@@ -96,10 +96,7 @@ class Recommender(nn.Module):
 
     def _step_table(self, step: StepBatch) -> Float[Tensor, "S D"]:
         """Vectors of all items of the step in ascending order of catalogue index; this rank encodes its share."""
-        vectors = self.encode_items(step.items)
-        gathered = all_gather_rows(vectors, share(len(step.step_items)))
-        dealt = torch.cat([step.step_items[index :: world_size()] for index in range(world_size())])
-        return gathered[torch.argsort(dealt)]
+        return gather_shares(self.encode_items(step.items), len(step.step_items))
 
     def _next_item(self, step: StepBatch, users: Tensor, table: Tensor, scale: Tensor) -> Tensor:
         target_idx = _targets(step.sequences)
@@ -141,10 +138,9 @@ def _seen_candidates(
     """Pairs (row among the events with a known target, candidate that stands in the history up to that event)."""
     place = torch.searchsorted(candidate_idx, sequences.item_idx).clamp(max=len(candidate_idx) - 1)
     is_candidate = candidate_idx[place] == sequences.item_idx
-    users = torch.repeat_interleave(torch.arange(len(sequences), device=place.device), sequences.lengths)
     # Event n of a history of length L is seen by the events from n to the history's last: stop - n of them.
     event = torch.arange(len(place), device=place.device)
-    watchers = sequences.offsets[1:][users] - event
+    watchers = torch.repeat_interleave(sequences.offsets[1:], sequences.lengths) - event
     first = torch.repeat_interleave(event, watchers)
     before = torch.cumsum(watchers, 0) - watchers
     later = first + torch.arange(len(first), device=place.device) - torch.repeat_interleave(before, watchers)

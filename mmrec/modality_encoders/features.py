@@ -21,7 +21,7 @@ _ROWS = 65_536
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig:
-    """Ready-made vectors: normalised, centred on the training items, projected without loss at the start."""
+    """Ready-made vectors: normalised, centred on the training items; they start on their strongest directions."""
 
     def fit(self, dataset: Dataset, modality: str, train_items: np.ndarray) -> FeaturesPreprocessing:
         """Raises: DataError if no training item has a vector."""

@@ -51,7 +51,7 @@ CALIBRATION_ITEMS = 2048
 def train(config: TrainConfig) -> Path:
     """Train, or go on with, the run that ``config`` describes; return its folder.
 
-    Raises: ConfigError, DataError or CheckpointError with what to do.
+    Raises: ConfigError, DataError, CheckpointError or TrainingError with what to do.
     """
     return Trainer(config).fit()
 
@@ -88,12 +88,11 @@ class Trainer:
         model = config.model.build(self._preprocessings())
         self.catalog = CatalogInputs(self.dataset, model.inputs)
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.weight_decay, config.tower_rate),
+            parameter_groups(model, config.weight_decay),
             lr=config.learning_rate,
             betas=(0.9, 0.98),  # of the second moment: sparse gradients of ids are forgotten sooner
         )
-        self.resumed = (self.run / "latest").exists()
-        if self.resumed:
+        if (self.run / "latest").exists():
             self._resume(model)
         else:
             known = np.flatnonzero(self.split.train_items)
@@ -212,10 +211,10 @@ class Trainer:
         state, config = self.state, self.config
         # Dropout draws from here: a resumed run draws what the uninterrupted one would have drawn.
         torch.manual_seed(random_generator(config.seed, state.epoch, 3, state.step_in_epoch, rank()).integers(2**62))
-        rate = config.learning_rate * min(1.0, (state.step + 1) / max(1, config.warmup_steps))
+        rate = self._warmed_up(config.learning_rate, state.step)
+        tower_rate = self._warmed_up(config.learning_rate * config.tower_rate, state.step - state.tower_step)
         for group in self.optimizer.param_groups:
-            since = state.step - state.tower_step if group["tower"] else state.step
-            group["lr"] = config.learning_rate * group["rate"] * min(1.0, (since + 1) / max(1, config.warmup_steps))
+            group["lr"] = tower_rate if group["tower"] else rate
         losses = self.model(batch.to(self.device))
         total = self.recommender.total(losses)
         self.accelerator.backward(total)
@@ -232,6 +231,9 @@ class Trainer:
         state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
         clock.count(batch.num_targets, len(batch.step_items))
         self.bar.advance(clock.status(values["loss"]))
+
+    def _warmed_up(self, rate: float, steps: int) -> float:
+        return rate * min(1.0, (steps + 1) / max(1, self.config.warmup_steps))
 
     def _stop_diverged(self, batch: StepBatch, loss: float, norm: float) -> NoReturn:
         """Raises: TrainingError that names the step, what it held, and the last good checkpoint."""
@@ -333,10 +335,10 @@ class Trainer:
         return bool(asked.item() > 0)
 
 
-def parameter_groups(model: Recommender, weight_decay: float, tower_rate: float) -> list[dict[str, Any]]:
-    """Parameters by what the optimiser does with them: "weight_decay", "tower", "rate" (a factor of the learning rate).
+def parameter_groups(model: Recommender, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters by what the optimiser does with them: "weight_decay", and "tower", which has a rate of its own.
 
-    Matrices decay; norms, biases, embedding tables and the temperature do not. Towers learn at ``tower_rate``.
+    Matrices decay; norms, biases, embedding tables and the temperature do not.
     """
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     encoders = [module for module in model.modules() if isinstance(module, TowerEncoder)]
@@ -345,10 +347,7 @@ def parameter_groups(model: Recommender, weight_decay: float, tower_rate: float)
     for parameter in model.parameters():
         decay = 0.0 if parameter.ndim < 2 or id(parameter) in tables else weight_decay
         groups.setdefault((decay, id(parameter) in towers), []).append(parameter)
-    return [
-        {"params": group, "weight_decay": decay, "tower": tower, "rate": tower_rate if tower else 1.0}
-        for (decay, tower), group in groups.items()
-    ]
+    return [{"params": group, "weight_decay": decay, "tower": tower} for (decay, tower), group in groups.items()]
 
 
 def timed(batches: Iterator[StepBatch], clock: StepClock) -> Iterator[StepBatch]:

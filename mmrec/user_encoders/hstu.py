@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from mmrec.batch import SequenceBatch
 from mmrec.user_encoders.packing import from_rows, to_rows
-from mmrec.user_encoders.sequential import SequentialEncoder, ages, check_heads
+from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder, ages
 
 __all__ = ["HSTU", "HSTUConfig", "time_buckets"]
 
@@ -23,24 +23,15 @@ TIME_BUCKETS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class HSTUConfig:
+class HSTUConfig(BlockConfig):
     """Pointwise attention over the last ``max_length`` events."""
-
-    max_length: int = 50
-    """Longest history that is read, in events; older events are left out."""
-    num_blocks: int = 1
-    """Blocks of attention and gate."""
-    num_heads: int = 2
-    """Attention heads; must divide the model width."""
-    dropout: float = 0.2
-    """Share of activations dropped in training, in embeddings and at the ends of blocks."""
 
     def build(self, dim: int) -> HSTU:
         return HSTU(dim, self)
 
 
-class HSTU(SequentialEncoder):
-    """Pointwise attention blocks as the network of a :class:`SequentialEncoder`.
+class HSTU(BlockEncoder):
+    """Pointwise attention blocks as the network of a :class:`BlockEncoder`.
 
     Weights are ``SiLU(q k / sqrt(d) + bias) / number of events so far`` and not normalised to sum to one, so that how
     often something was taken is not lost. The bias is learned for each head, distance in events and, where events have
@@ -55,20 +46,13 @@ class HSTU(SequentialEncoder):
     Source: Zhai et al. 2024, "Actions Speak Louder than Words", eqs. 1 to 3.
     """
 
-    def __init__(self, dim: int, config: HSTUConfig) -> None:
-        super().__init__(dim, config.max_length, config.dropout)
-        self.blocks = nn.ModuleList(_PointwiseBlock(dim, config) for _ in range(config.num_blocks))
-
-    def mix(self, hidden: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
-        for block in self.blocks:
-            hidden = block(hidden, sequences)
-        return hidden
+    def __init__(self, dim: int, config: BlockConfig) -> None:
+        super().__init__(dim, config, _PointwiseBlock)
 
 
 class _PointwiseBlock(nn.Module):
-    def __init__(self, dim: int, config: HSTUConfig) -> None:
+    def __init__(self, dim: int, config: BlockConfig) -> None:
         super().__init__()
-        check_heads(config.num_heads, dim)
         self.num_heads = config.num_heads
         self.norm, self.attended_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.inputs, self.out = nn.Linear(dim, 4 * dim), nn.Linear(dim, dim)

@@ -9,35 +9,25 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrec.batch import SequenceBatch
 from mmrec.user_encoders.sasrec import CausalAttention
-from mmrec.user_encoders.sequential import SequentialEncoder
+from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder
 
 __all__ = ["LiGR", "LiGRConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LiGRConfig:
+class LiGRConfig(BlockConfig):
     """Gated causal self-attention and SwiGLU over the last ``max_length`` events."""
-
-    max_length: int = 50
-    """Longest history that is read, in events; older events are left out."""
-    num_blocks: int = 1
-    """Attention + feed-forward blocks."""
-    num_heads: int = 2
-    """Attention heads; must divide the model width."""
-    dropout: float = 0.2
-    """Share of activations dropped in training, in embeddings and at the ends of attention and feed-forward."""
 
     def build(self, dim: int) -> LiGR:
         return LiGR(dim, self)
 
 
-class LiGR(SequentialEncoder):
-    """Gated blocks as the network of a :class:`SequentialEncoder`; the encoder of eSASRec.
+class LiGR(BlockEncoder):
+    """Gated blocks as the network of a :class:`BlockEncoder`; the encoder of eSASRec.
 
     Args:
         dim: D, width of item and user vectors.
@@ -47,18 +37,12 @@ class LiGR(SequentialEncoder):
     Source: LiGR (Borisyuk et al. 2025); eSASRec (Tikhonovich et al. 2025); SwiGLU (Shazeer 2020).
     """
 
-    def __init__(self, dim: int, config: LiGRConfig) -> None:
-        super().__init__(dim, config.max_length, config.dropout)
-        self.blocks = nn.ModuleList(_GatedBlock(dim, config) for _ in range(config.num_blocks))
-
-    def mix(self, hidden: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
-        for block in self.blocks:
-            hidden = block(hidden, sequences)
-        return hidden
+    def __init__(self, dim: int, config: BlockConfig) -> None:
+        super().__init__(dim, config, _GatedBlock)
 
 
 class _GatedBlock(nn.Module):
-    def __init__(self, dim: int, config: LiGRConfig) -> None:
+    def __init__(self, dim: int, config: BlockConfig) -> None:
         super().__init__()
         self.attention_norm, self.feed_forward_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = CausalAttention(dim, config.num_heads, config.max_length)

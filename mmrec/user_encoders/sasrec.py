@@ -14,30 +14,21 @@ from torch import Tensor, nn
 
 from mmrec.batch import SequenceBatch
 from mmrec.user_encoders.packing import from_rows, to_rows
-from mmrec.user_encoders.sequential import SequentialEncoder, ages, check_heads
+from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder, ages
 
 __all__ = ["CausalAttention", "SASRec", "SASRecConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SASRecConfig:
+class SASRecConfig(BlockConfig):
     """Causal self-attention over the last ``max_length`` events."""
-
-    max_length: int = 50
-    """Longest history that is read, in events; older events are left out."""
-    num_blocks: int = 1
-    """Attention + feed-forward blocks."""
-    num_heads: int = 2
-    """Attention heads; must divide the model width."""
-    dropout: float = 0.2
-    """Share of activations dropped in training, in embeddings and at the ends of attention and feed-forward."""
 
     def build(self, dim: int) -> SASRec:
         return SASRec(dim, self)
 
 
-class SASRec(SequentialEncoder):
-    """Pre-norm transformer blocks as the network of a :class:`SequentialEncoder`.
+class SASRec(BlockEncoder):
+    """Pre-norm transformer blocks as the network of a :class:`BlockEncoder`.
 
     Args:
         dim: D, width of item and user vectors.
@@ -47,18 +38,12 @@ class SASRec(SequentialEncoder):
     Source: Kang and McAuley 2018; pre-norm as in Xiong et al. 2020.
     """
 
-    def __init__(self, dim: int, config: SASRecConfig) -> None:
-        super().__init__(dim, config.max_length, config.dropout)
-        self.blocks = nn.ModuleList(_Block(dim, config) for _ in range(config.num_blocks))
-
-    def mix(self, hidden: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
-        for block in self.blocks:
-            hidden = block(hidden, sequences)
-        return hidden
+    def __init__(self, dim: int, config: BlockConfig) -> None:
+        super().__init__(dim, config, _Block)
 
 
 class _Block(nn.Module):
-    def __init__(self, dim: int, config: SASRecConfig) -> None:
+    def __init__(self, dim: int, config: BlockConfig) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
         self.attention = CausalAttention(dim, config.num_heads, config.max_length)
@@ -78,13 +63,11 @@ class CausalAttention(nn.Module):
     Projections work on packed events; the attention itself pads at the end of each row, where causality alone keeps
     real events from seeing the padding.
 
-    Raises: ConfigError if ``num_heads`` does not divide ``dim``.
     Source: Vaswani et al. 2017; distance bias as in T5 (Raffel et al. 2020).
     """
 
     def __init__(self, dim: int, num_heads: int, max_length: int) -> None:
         super().__init__()
-        check_heads(num_heads, dim)
         self.num_heads = num_heads
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.distance_bias = nn.Embedding(max_length, num_heads)

@@ -6,6 +6,8 @@ Legend: B users, N events (packed), L longest history of the batch, H heads, D w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -15,7 +17,7 @@ from mmrec.batch import SequenceBatch
 from mmrec.errors import ConfigError
 from mmrec.user_encoders.packing import from_rows, to_rows
 
-__all__ = ["RecencyMean", "SequentialEncoder", "ages", "check_heads"]
+__all__ = ["BlockConfig", "BlockEncoder", "RecencyMean", "SequentialEncoder", "ages"]
 
 
 class SequentialEncoder(nn.Module, ABC):
@@ -59,6 +61,43 @@ class SequentialEncoder(nn.Module, ABC):
         return recent + next_items + self.out(self.dropout(self.norm(hidden))) / self.scale
 
 
+@dataclass(frozen=True, kw_only=True)
+class BlockConfig:
+    """Blocks of attention over the last ``max_length`` events."""
+
+    max_length: int = 50
+    """Longest history that is read, in events; older events are left out."""
+    num_blocks: int = 1
+    """Blocks of the network."""
+    num_heads: int = 2
+    """Attention heads; must divide the model width."""
+    dropout: float = 0.2
+    """Share of activations dropped in training, in embeddings and at the ends of what a block adds."""
+
+
+class BlockEncoder(SequentialEncoder):
+    """A stack of blocks as the network; each takes the packed events and the sequences, and gives packed events.
+
+    Args:
+        dim: D, width of item and user vectors.
+        config: sizes and dropout.
+        block: makes a block.
+
+    Raises: ConfigError if ``num_heads`` does not divide ``dim``.
+    """
+
+    def __init__(self, dim: int, config: BlockConfig, block: Callable[[int, BlockConfig], nn.Module]) -> None:
+        super().__init__(dim, config.max_length, config.dropout)
+        if dim % config.num_heads:
+            raise ConfigError(f"num_heads is {config.num_heads}; it must divide the model width {dim}")
+        self.blocks = nn.ModuleList(block(dim, config) for _ in range(config.num_blocks))
+
+    def mix(self, hidden: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
+        for block in self.blocks:
+            hidden = block(hidden, sequences)
+        return hidden
+
+
 class RecencyMean(nn.Module):
     """Mean of the items up to each event, weighted with exp(-decay x age in events); the decay is learned."""
 
@@ -77,9 +116,3 @@ def ages(length: int, device: torch.device) -> Tensor:
     """How many events before event i event j lies; negative for later ones. (L, L)"""
     place = torch.arange(length, device=device)
     return place[:, None] - place
-
-
-def check_heads(num_heads: int, dim: int) -> None:
-    """Raises: ConfigError if ``num_heads`` does not divide ``dim``."""
-    if dim % num_heads:
-        raise ConfigError(f"num_heads is {num_heads}; it must divide the model width {dim}")
