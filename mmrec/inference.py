@@ -6,6 +6,7 @@ Legend: V items of the catalogue, Q histories, D model width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,11 +17,12 @@ from mmrec.batch import SequenceBatch
 from mmrec.data.sequences import Sequences, pack, ragged_range
 from mmrec.distributed import gather_shares, rank, world_size
 from mmrec.item_inputs import CatalogInputs
+from mmrec.modality_encoders.graph import graph_writer
 from mmrec.modality_encoders.tower import TowerEncoder
 from mmrec.model import Recommender
 from mmrec.user_encoders import UserEncoder
 
-__all__ = ["encode_catalog", "encode_histories", "use_tower_outputs"]
+__all__ = ["encode_catalog", "encode_histories", "graph_writers", "use_tower_outputs"]
 
 
 @torch.inference_mode()
@@ -51,6 +53,26 @@ def encode_catalog(
             progress(len(parts[-1]))
     model.train(was_training)
     return gather_shares(torch.cat(parts), len(item_idx))
+
+
+def graph_writers(model: Recommender, catalog: CatalogInputs) -> dict[str, Callable[[Path], None]]:
+    """By modality of raw media, what writes its encoder as a graph (:func:`graph_writer`); none has it that cannot."""
+    writers: dict[str, Callable[[Path], None]] = {}
+    for name, encoder in model.item_encoder.encoders.items():
+        if not isinstance(encoder, TowerEncoder):
+            continue
+        column = model.item_encoder.columns[name]
+        batches: list[dict[str, Tensor]] = []
+        for item in np.flatnonzero(catalog.present[:, column]):
+            batch = catalog.batch(np.array([item]))
+            if name in batch.inputs:  # else the medium proved damaged
+                batches.append(batch.inputs[name])
+            if len(batches) == 2:
+                break
+        writer = graph_writer(encoder, batches[0], batches[-1]) if batches else None
+        if writer is not None:
+            writers[name] = writer
+    return writers
 
 
 @torch.no_grad()

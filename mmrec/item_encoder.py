@@ -41,8 +41,13 @@ class ItemEncoderConfig:
     fusion: FusionConfig = field(default_factory=AttentionFusionConfig)
     """How tokens become one vector."""
 
-    def build(self, preprocessings: Mapping[str, Preprocessing], only: Collection[str] | None = None) -> ItemEncoder:
-        return ItemEncoder(self, preprocessings, only)
+    def build(
+        self,
+        preprocessings: Mapping[str, Preprocessing],
+        only: Collection[str] | None = None,
+        ready: Mapping[str, ModalityEncoder] | None = None,
+    ) -> ItemEncoder:
+        return ItemEncoder(self, preprocessings, only, ready)
 
 
 class ItemEncoder(nn.Module):
@@ -54,6 +59,7 @@ class ItemEncoder(nn.Module):
         config: what to build.
         preprocessings: fitted to the training data, by modality.
         only: modalities that will be encoded; the networks of the others are not built. None: all.
+        ready: encoders to use in place of those of the configuration.
 
     Raises: ConfigError if there is no modality, or one whose name PyTorch keeps for itself.
     """
@@ -63,6 +69,7 @@ class ItemEncoder(nn.Module):
         config: ItemEncoderConfig,
         preprocessings: Mapping[str, Preprocessing],
         only: Collection[str] | None = None,
+        ready: Mapping[str, ModalityEncoder] | None = None,
     ) -> None:
         super().__init__()
         if not config.encoders:
@@ -72,8 +79,12 @@ class ItemEncoder(nn.Module):
                 raise ConfigError(f"a feature set cannot be named {name!r}: PyTorch's modules use the word; rename it")
         self.dim = config.dim
         self.columns = {name: column for column, name in enumerate(config.encoders) if only is None or name in only}
+        ready = ready or {}
         self.encoders = nn.ModuleDict(
-            {name: _build(config.encoders[name], config.dim, preprocessings[name]) for name in self.columns}
+            {
+                name: ready.get(name) or _build(config.encoders[name], config.dim, preprocessings[name])
+                for name in self.columns
+            }
         )
         self.fusion = config.fusion.build(config.dim, len(config.encoders))
 

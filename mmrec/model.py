@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from mmrec.distributed import all_gather_rows, gather_shares, world_size
 from mmrec.errors import CheckpointError
 from mmrec.item_encoder import ItemEncoderConfig, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import ItemInputs
-from mmrec.modality_encoders import Preprocessing
+from mmrec.modality_encoders import ModalityEncoder, Preprocessing
+from mmrec.modality_encoders.graph import GraphEncoder
 from mmrec.objectives import ContrastiveConfig, NextItemConfig, info_nce, next_item_loss
 from mmrec.user_encoders import SASRecConfig, UserEncoder, UserEncoderConfig
 
@@ -44,8 +45,13 @@ class ModelConfig:
     temperature: float = 0.07
     """Start of the learned temperature that divides inner products in the objectives; greater than 0."""
 
-    def build(self, preprocessings: dict[str, Preprocessing], only: Collection[str] | None = None) -> Recommender:
-        return Recommender(self, preprocessings, only)
+    def build(
+        self,
+        preprocessings: dict[str, Preprocessing],
+        only: Collection[str] | None = None,
+        ready: Mapping[str, ModalityEncoder] | None = None,
+    ) -> Recommender:
+        return Recommender(self, preprocessings, only, ready)
 
 
 class Recommender(nn.Module):
@@ -55,15 +61,20 @@ class Recommender(nn.Module):
         config: what to build.
         preprocessings: per modality, what was fitted to the training data.
         only: modalities that items will be encoded from; the networks of the others are not built. None: all.
+        ready: modality encoders to use in place of those of the configuration.
     """
 
     def __init__(
-        self, config: ModelConfig, preprocessings: dict[str, Preprocessing], only: Collection[str] | None = None
+        self,
+        config: ModelConfig,
+        preprocessings: dict[str, Preprocessing],
+        only: Collection[str] | None = None,
+        ready: Mapping[str, ModalityEncoder] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.inputs = ItemInputs(preprocessings)
-        self.item_encoder = config.item_encoder.build(preprocessings, only)
+        self.item_encoder = config.item_encoder.build(preprocessings, only, ready)
         self.user_encoder = config.user_encoder.build(config.item_encoder.dim)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
 
@@ -176,19 +187,26 @@ def load_model(folder: Path, *, only: Collection[str] | None = None) -> Recommen
     """Rebuild the recommender that :func:`save_model` wrote, in evaluation mode.
 
     Args:
-        only: modalities that items will be encoded from; what the others need is not loaded. None: all.
+        only: modalities that items will be encoded from; what the others need is not loaded, and those of which the
+            folder has a graph (an export does) load without the library of their network. None: all, as networks.
 
     Raises: CheckpointError if a file is missing or the weights do not fit the configuration.
     """
     config = from_dict(ModelConfig, _stored_config(folder)["model"])
+    graphs = {name: folder / "graphs" / f"{name}.pt" for name in only or ()}
+    ready = {name: GraphEncoder(path) for name, path in graphs.items() if path.is_file()}
     try:
-        model = config.build(load_preprocessings(config.item_encoder, folder / "preprocessing"), only)
+        model = config.build(load_preprocessings(config.item_encoder, folder / "preprocessing"), only, ready)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is no checkpoint: {error.filename} is missing") from error
     state = _stored_state(folder)
     if only is not None:
-        unused = tuple(f"item_encoder.encoders.{name}." for name in config.item_encoder.encoders if name not in only)
-        state = {name: value for name, value in state.items() if not name.startswith(unused)}
+        stored = "item_encoder.encoders."
+        loaded = tuple(f"{stored}{name}." for name in only if name not in ready)
+        state = {key: value for key, value in state.items() if not key.startswith(stored) or key.startswith(loaded)}
+        state |= {
+            f"{stored}{name}.{key}": value for name, graph in ready.items() for key, value in graph.state_dict().items()
+        }
     _load(model, state, folder)
     return model.eval()
 

@@ -65,7 +65,17 @@ def test_a_model_loaded_for_some_modalities_gives_the_vectors_of_the_whole_one(j
     records = [{"text": "a red lamp"}, {"text": "grey thing"}]
     vectors = [model.encode_items(model.inputs.from_records(records)) for model in (part, whole)]
     assert list(part.item_encoder.encoders) == ["text"]
-    torch.testing.assert_close(*vectors, atol=0, rtol=0)
+    torch.testing.assert_close(*vectors, atol=1e-6, rtol=0)
+
+
+def test_a_query_loads_no_library_of_networks(job):
+    program = (
+        "import sys; from mmrec.cli import main; main(sys.argv[1:]);"
+        "print([name for name in ('transformers', 'timm', 'torchvision') if name in sys.modules])"
+    )
+    arguments = ["search", str(job["export"]), "--text", "a red lamp", "--json"]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_search_takes_media_files(job, tiny_source, capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmrec.data.dataset import Dataset
@@ -62,8 +63,9 @@ class ImageEncoder(TowerEncoder):
 
 
 def resize(frames: np.ndarray, size_px: int) -> np.ndarray:
-    """Antialiased resize of uint8 frames (F, H, W, 3) to (F, 3, size, size)."""
-    from torchvision.transforms.v2 import functional
+    """Antialiased resize of uint8 frames (F, H, W, 3) to (F, 3, size, size).
 
+    The operation under torchvision's ``resize``, with its values, without the two seconds of its import.
+    """
     pixels = torch.tensor(frames).permute(0, 3, 1, 2)
-    return functional.resize(pixels, [size_px, size_px], antialias=True).contiguous().numpy()
+    return F.interpolate(pixels, (size_px, size_px), mode="bilinear", antialias=True).contiguous().numpy()

@@ -183,7 +183,7 @@ class TextEncoder(TowerEncoder):
         mask = inputs["mask"]
         hidden = self.tower(input_ids=inputs["ids"], attention_mask=mask.long()).last_hidden_state  # (P, L, W)
         pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        return pooled[:, None], torch.ones(len(pooled), 1, dtype=torch.bool, device=pooled.device)
+        return pooled[:, None], torch.ones_like(mask[:, :1])
 
     def start(self, inputs: dict[str, Tensor]) -> None:
         """Raises: ConfigError if the weights in ``path`` do not load."""
