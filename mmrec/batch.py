@@ -50,14 +50,18 @@ class SequenceBatch:
         item_idx: catalogue index of each event. ("N",)
         offsets: user b owns events ``offsets[b]:offsets[b + 1]``; an empty history is allowed. ("B + 1",)
         timestamps: seconds since 1970 of each event, or None where the data has no time. ("N",)
-        target_idx: catalogue index of the item taken next after each event, -1 where there is none to learn from;
-            None in inference. ("N",)
+        target_idx: catalogue index of the item taken next after each event, or of the masked item itself; -1 where
+            there is none to learn from; None in inference. ("N",)
+        query_times: when the next item is asked for, seconds since 1970; None where it is not known. ("N",)
+        masked: True for events whose item the user encoder may not see, because it is asked for; None: no event. ("N",)
     """
 
     item_idx: Int[Tensor, " N"]
     offsets: Int[Tensor, " B+1"]
     timestamps: Int[Tensor, " N"] | None = None
     target_idx: Int[Tensor, " N"] | None = None
+    query_times: Int[Tensor, " N"] | None = None
+    masked: Bool[Tensor, " N"] | None = None
 
     def __len__(self) -> int:
         return self.offsets.shape[0] - 1
@@ -75,6 +79,8 @@ class SequenceBatch:
             offsets=self.offsets.to(device),
             timestamps=move(self.timestamps),
             target_idx=move(self.target_idx),
+            query_times=move(self.query_times),
+            masked=move(self.masked),
         )
 
 

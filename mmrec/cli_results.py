@@ -64,7 +64,10 @@ def evaluate(
         given = vectors_of_checkpoint(checkpoint, data, part)
     result = score_vectors(given.split, part, given.users, given.items)
     others = run_baselines(given.dataset, given.split, part) if baselines else None
-    record = make_record(given.dataset, given.split, part, result, baselines=others, cost=given.cost, model=given.model)
+    record = make_record(
+        given.dataset, given.split, part, result, baselines=others, cost=given.cost, model=given.model,
+        query_time=given.query_time,
+    )  # fmt: skip
     write_record(out, record, given.dataset, given.split, part, result, overwrite=overwrite)
     Console().print(summary_table(record))
     print(f"report: {out / 'report.html'}")

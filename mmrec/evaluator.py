@@ -146,6 +146,7 @@ def make_record(
     baselines: dict[str, dict[str, Any]] | None = None,
     cost: dict[str, Any] | None = None,
     model: dict[str, Any] | None = None,
+    query_time: Literal["unknown", "known"] = "unknown",
 ) -> dict[str, Any]:
     """The evaluation record: what `metrics.json` holds.
 
@@ -153,6 +154,7 @@ def make_record(
         baselines: from :func:`run_baselines` for the same split and part; None leaves only "random".
         cost: the caller's cost ledger, such as seconds, device, peak memory.
         model: what made the vectors, such as its name, checkpoint and hash.
+        query_time: whether the model was told when each item was taken; part of the protocol.
     """
     queries = queries_of(split, part)
     present = {name: dataset.present(name) for name in dataset.modalities}
@@ -167,7 +169,7 @@ def make_record(
     lists = {} if result.lists is None else beyond_accuracy(result.lists, training_events(split))
     return {
         "schema_version": SCHEMA_VERSION,
-        "protocol": _protocol(dataset, split, part),
+        "protocol": _protocol(dataset, split, part, query_time),
         "model": model or {},
         "data": _data_counts(dataset, split, queries),
         **_measure(result.ranks, queries),
@@ -251,12 +253,13 @@ def _chance(split: Split, queries: Queries) -> dict[str, Any]:
     return {**expected(np.ones(len(queries.targets), dtype=bool)), "slices": slices}
 
 
-def _protocol(dataset: Dataset, split: Split, part: Part) -> dict[str, Any]:
+def _protocol(dataset: Dataset, split: Split, part: Part, query_time: str) -> dict[str, Any]:
     protocol = {
         "dataset": dataset.fingerprint,
         "split": split.protocol,
         "part": part,
         "num_candidates": dataset.num_items,
+        "query_time": query_time,
         **RULES,
     }
     digest = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()

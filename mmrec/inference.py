@@ -107,7 +107,14 @@ def use_tower_outputs(
 
 
 @torch.inference_mode()
-def encode_histories(user_encoder: UserEncoder, vectors: Tensor, history: Sequences, *, chunk: int = 1024) -> Tensor:
+def encode_histories(
+    user_encoder: UserEncoder,
+    vectors: Tensor,
+    history: Sequences,
+    *,
+    query_times: np.ndarray | None = None,
+    chunk: int = 1024,
+) -> Tensor:
     """Unit vectors of users after the last event of each history, ("Q", "D") float32.
 
     A history without events has nothing to go on: its vector is zero, every item scores the same, and the tie rule
@@ -116,6 +123,7 @@ def encode_histories(user_encoder: UserEncoder, vectors: Tensor, history: Sequen
     Args:
         vectors: vectors of the whole catalogue. ("V", "D")
         history: the known events; only the last ``max_length`` are read.
+        query_times: when each history's next item is asked for, for encoders that are told. ("Q",)
         chunk: histories encoded at once.
     """
     was_training = user_encoder.training
@@ -124,20 +132,28 @@ def encode_histories(user_encoder: UserEncoder, vectors: Tensor, history: Sequen
     filled = np.flatnonzero(history.lengths)
     for start in range(0, len(filled), chunk):
         rows = filled[start : start + chunk]
-        batch = _last_events(history, rows, user_encoder.max_length).to(vectors.device)
+        batch = _last_events(history, rows, user_encoder.max_length, query_times).to(vectors.device)
         after = F.normalize(user_encoder(vectors[batch.item_idx], batch), dim=-1)
         users[torch.from_numpy(rows).to(vectors.device)] = after[batch.offsets[1:] - 1].float()
     user_encoder.train(was_training)
     return users
 
 
-def _last_events(history: Sequences, rows: np.ndarray, max_length: int) -> SequenceBatch:
+def _last_events(
+    history: Sequences, rows: np.ndarray, max_length: int, query_times: np.ndarray | None
+) -> SequenceBatch:
     stops = history.offsets[rows + 1]
     starts = np.maximum(history.offsets[rows], stops - max_length)
     events = ragged_range(starts, stops - starts)
-    times = history.timestamps
+    offsets = pack(stops - starts)
+    times = None if history.timestamps is None else torch.from_numpy(history.timestamps[events].astype(np.int64))
+    asked = None
+    if times is not None and query_times is not None:  # of the last event; the others are followed by the next one
+        asked = torch.cat([times[1:], times[:1]])
+        asked[offsets[1:] - 1] = torch.from_numpy(query_times[rows].astype(np.int64))
     return SequenceBatch(
         item_idx=torch.from_numpy(history.item_idx[events].astype(np.int64)),
-        offsets=torch.from_numpy(pack(stops - starts)),
-        timestamps=None if times is None else torch.from_numpy(times[events].astype(np.int64)),
+        offsets=torch.from_numpy(offsets),
+        timestamps=times,
+        query_times=asked,
     )

@@ -30,12 +30,15 @@ class Queries:
         history: events known when the question is asked, one packed row a query.
         target_offsets: query q asks for ``targets[target_offsets[q]:target_offsets[q + 1]]``, at least one. (Q + 1,)
         targets: catalogue indices. (T,)
+        times: when each question is asked, seconds since 1970: the time of its first target; None where there is no
+            time. For models that are allowed to know it. (Q,)
     """
 
     user: np.ndarray
     history: Sequences
     target_offsets: np.ndarray
     targets: np.ndarray
+    times: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -48,6 +51,7 @@ class Queries:
             history=self.history.take(rows),
             target_offsets=pack(num_targets),
             targets=self.targets[ragged_range(self.target_offsets[rows], num_targets)],
+            times=None if self.times is None else self.times[rows],
         )
 
 
@@ -170,8 +174,13 @@ def _successive(sequences: Sequences, part: np.ndarray, ask: int) -> Queries:
         split=None,
         order=sequences.order,
     )
-    targets = sequences.item_idx[events]
-    return Queries(user=users, history=history, target_offsets=np.arange(len(events) + 1), targets=targets)
+    return Queries(
+        user=users,
+        history=history,
+        target_offsets=np.arange(len(events) + 1),
+        targets=sequences.item_idx[events],
+        times=None if sequences.timestamps is None else sequences.timestamps[events],
+    )
 
 
 def _all_at_once(sequences: Sequences, part: np.ndarray, ask: int) -> Queries:
@@ -180,9 +189,12 @@ def _all_at_once(sequences: Sequences, part: np.ndarray, ask: int) -> Queries:
     asked = part == ask
     num_targets = np.bincount(rows[asked], minlength=len(sequences))
     users = np.flatnonzero(num_targets)
+    target_offsets = pack(num_targets[users])
+    times = sequences.timestamps
     return Queries(
         user=users,
         history=sequences.select(part < ask).take(users),
-        target_offsets=pack(num_targets[users]),
+        target_offsets=target_offsets,
         targets=sequences.item_idx[asked],
+        times=None if times is None else times[asked][target_offsets[:-1]],
     )

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from mmrec.inference import encode_catalog, encode_histories
 from mmrec.item_inputs import CatalogInputs
 from mmrec.model import load_model, load_user_encoder, model_hash
 from mmrec.training.checkpoint import check_dataset, find_checkpoint
+from mmrec.user_encoders import UserEncoder
 
 __all__ = ["Vectors", "vectors_of_checkpoint", "vectors_of_export"]
 
@@ -33,6 +34,7 @@ class Vectors:
         items: row v belongs to item_idx v. (V, D)
         model: name, folder and hash of the model.
         cost: seconds, device, peak memory.
+        query_time: whether the model was told when each item was taken.
     """
 
     dataset: Dataset
@@ -41,6 +43,7 @@ class Vectors:
     items: torch.Tensor
     model: dict[str, Any]
     cost: dict[str, Any]
+    query_time: Literal["unknown", "known"]
 
 
 def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part) -> Vectors:
@@ -74,12 +77,18 @@ def vectors_of_export(export: Path, data: Path, part: Part) -> Vectors:
 
 
 def _with_users(
-    folder: Path, dataset: Dataset, items: torch.Tensor, user_encoder: Any, part: Part, seconds: dict[str, float]
+    folder: Path,
+    dataset: Dataset,
+    items: torch.Tensor,
+    user_encoder: UserEncoder,
+    part: Part,
+    seconds: dict[str, float],
 ) -> Vectors:
     config = json.loads((folder / "config.json").read_text())
     split = make_split(dataset.sequences, dataset.num_items, config["split"], quantile=config["split_quantile"])
     started = time.perf_counter()
-    users = encode_histories(user_encoder, items, queries_of(split, part).history)
+    queries = queries_of(split, part)
+    users = encode_histories(user_encoder, items, queries.history, query_times=queries.times)
     state = folder / "training_state" / "state.json"
     training = {"training_s": json.loads(state.read_text())["seconds"]} if state.is_file() else {}
     cost: dict[str, Any] = {
@@ -91,4 +100,7 @@ def _with_users(
     if items.is_cuda:
         cost["peak_device_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
     model = {"name": config["name"], "folder": folder.parent.name, "hash": model_hash(folder), "seed": config["seed"]}
-    return Vectors(dataset=dataset, split=split, users=users, items=items, model=model, cost=cost)
+    query_time = "known" if user_encoder.query_time else "unknown"
+    return Vectors(
+        dataset=dataset, split=split, users=users, items=items, model=model, cost=cost, query_time=query_time
+    )

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from mmrec.batch import SequenceBatch, StepBatch
-from mmrec.distributed import rank, share, world_size
+from mmrec.batch import StepBatch
+from mmrec.distributed import rank, world_size
 from mmrec.item_encoder import modality_dropout
 from mmrec.item_inputs import CatalogInputs
 from mmrec.objectives import log_inclusion_probability
@@ -50,16 +50,10 @@ class StepLoader:
 
     def _batch(self, epoch: int, index: int, windows: np.ndarray) -> StepBatch:
         step = self.sampler.step(epoch, index, windows)
-        events, targets, offsets, times = packed_windows(step, rank(), world_size())
         mine = step.item_idx[rank() :: world_size()]
         return StepBatch(
             items=self.catalog.batch(mine, self._keep(step, mine)),
-            sequences=SequenceBatch(
-                item_idx=torch.from_numpy(events.astype(np.int64)),
-                offsets=torch.from_numpy(offsets),
-                timestamps=None if times is None else torch.from_numpy(times.astype(np.int64)),
-                target_idx=torch.from_numpy(targets.astype(np.int64)),
-            ),
+            sequences=packed_windows(step, rank(), world_size()),
             step_items=torch.from_numpy(step.item_idx.astype(np.int64)),
             candidate_idx=torch.from_numpy(step.candidate_idx.astype(np.int64)),
             log_inclusion=log_inclusion_probability(
@@ -69,7 +63,7 @@ class StepLoader:
                 len(self.sampler.train_items),
             ),
             num_targets=step.num_targets,
-            rank_users=tuple(share(len(step.events))),
+            rank_users=tuple(len(histories) for histories in step.shares(world_size())),
         )
 
     def _keep(self, step: Step, item_idx: np.ndarray) -> np.ndarray:

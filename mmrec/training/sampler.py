@@ -6,11 +6,15 @@ run resumed at (epoch, step), on another number of processes too, sees the same 
 
 from __future__ import annotations
 
+import heapq
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from mmrec.batch import SequenceBatch
 from mmrec.data.sequences import Sequences, pack
 
 __all__ = ["Step", "StepSampler", "random_generator"]
@@ -28,6 +32,7 @@ class Step:
     Attributes:
         events: per history of the step, its events' catalogue indices, oldest first; event t + 1 is the target of t.
         timestamps: the same for times, or None.
+        masked: per history, True for the events that are asked for in place of the next ones; None: next items are.
         candidate_idx: distinct softmax candidates, ascending: drawn items and all targets. (C,)
         item_idx: distinct items of the step, ascending: histories, targets and candidates. (S,)
     """
@@ -36,12 +41,29 @@ class Step:
     index: int
     events: list[np.ndarray]
     timestamps: list[np.ndarray] | None
+    masked: list[np.ndarray] | None
     candidate_idx: np.ndarray
     item_idx: np.ndarray
 
     @property
     def num_targets(self) -> int:
+        if self.masked is not None:
+            return sum(int(masked.sum()) for masked in self.masked)
         return sum(len(events) - 1 for events in self.events)
+
+    def shares(self, world_size: int) -> list[list[int]]:
+        """Which histories each rank gets: the longest first, each to the rank that has least to do so far.
+
+        A history costs its events and, for attention, a little of their square.
+        """
+        costs = [len(events) * (1 + len(events) / 512) for events in self.events]
+        dealt: list[list[int]] = [[] for _ in range(world_size)]
+        loads = [(0.0, rank) for rank in range(world_size)]
+        for history in sorted(range(len(costs)), key=lambda history: -costs[history]):
+            load, rank = heapq.heappop(loads)
+            dealt[rank].append(history)
+            heapq.heappush(loads, (load + costs[history], rank))
+        return dealt
 
 
 class StepSampler:
@@ -57,7 +79,8 @@ class StepSampler:
             nobody could have taken yet teaches nothing when it is pushed away. (V,)
         batch_size: windows in a global step.
         max_length: events that the user encoder reads.
-        num_negatives: items drawn for a step; all training items where there are fewer.
+        num_negatives: items drawn for a step; all training items where there are fewer. 0: none.
+        mask_share: share of events that are masked and asked for, besides each window's last; None: next items are.
         seed: of the run.
     """
 
@@ -70,12 +93,14 @@ class StepSampler:
         max_length: int,
         num_negatives: int,
         seed: int,
+        mask_share: float | None = None,
     ) -> None:
         self.train = train
         self.train_items = np.flatnonzero(train_items)
         self.batch_size = batch_size
         self.max_length = max_length
         self.num_drawn = min(num_negatives, len(self.train_items))
+        self.mask_share = mask_share
         self.seed = seed
         self._learnable = np.flatnonzero(train.lengths >= 2)
         counts = np.bincount(train.item_idx, minlength=len(train_items)).astype(np.float64)
@@ -116,13 +141,18 @@ class StepSampler:
                 timestamps.append(self.train.timestamps[start:stop])
         generator = random_generator(self.seed, epoch, 1, index)
         drawn = generator.choice(self.train_items, size=self.num_drawn, replace=False, shuffle=False)
-        targets = np.concatenate([items[1:] for items in events])
+        masked = None if self.mask_share is None else self._masks(epoch, index, events, self.mask_share)
+        if masked is None:
+            targets = np.concatenate([items[1:] for items in events])
+        else:
+            targets = np.concatenate(events)[np.concatenate(masked)]
         candidates = np.union1d(drawn, targets)
         return Step(
             epoch=epoch,
             index=index,
             events=events,
             timestamps=timestamps or None,
+            masked=masked,
             candidate_idx=candidates,
             item_idx=np.union1d(candidates, np.concatenate(events)),
         )
@@ -130,17 +160,32 @@ class StepSampler:
     def _shuffled_set(self, epoch: int, user: int) -> np.ndarray:
         return random_generator(self.seed, epoch, 2, int(user)).permutation(self.train.items_of(user))
 
+    def _masks(self, epoch: int, index: int, events: list[np.ndarray], mask_share: float) -> list[np.ndarray]:
+        generator = random_generator(self.seed, epoch, 6, index)
+        masks = [generator.random(len(items)) < mask_share for items in events]
+        for mask in masks:
+            mask[-1] = True  # what is asked for in the end
+        return masks
 
-def packed_windows(
-    step: Step, rank: int, world_size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    """This rank's histories of the step: events, targets, offsets, timestamps; the last event is a target only."""
-    mine = range(rank, len(step.events), world_size)
-    empty = np.zeros(0, dtype=np.int64)
-    offsets = pack(np.array([len(step.events[n]) - 1 for n in mine], dtype=np.int64))
-    events = np.concatenate([empty, *(step.events[n][:-1] for n in mine)])
-    targets = np.concatenate([empty, *(step.events[n][1:] for n in mine)])
-    times = None
-    if step.timestamps is not None:
-        times = np.concatenate([empty, *(step.timestamps[n][:-1] for n in mine)])
-    return events, targets, offsets, times
+
+def packed_windows(step: Step, rank: int, world_size: int) -> SequenceBatch:
+    """This rank's histories of the step. Without masks the last event of a window is a target only."""
+    mine = step.shares(world_size)[rank]
+    left = 0 if step.masked is not None else 1  # events of a window that are not read
+
+    def joined(rows: Sequence[np.ndarray], first: int, behind: int) -> torch.Tensor:
+        parts = [rows[n][first : len(rows[n]) - behind] for n in mine]
+        return torch.from_numpy(np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64))
+
+    items = joined(step.events, 0, left)
+    masked = None if step.masked is None else joined(step.masked, 0, 0).bool()
+    targets = joined(step.events, 1, 0) if masked is None else items.masked_fill(~masked, -1)
+    times = step.timestamps
+    return SequenceBatch(
+        item_idx=items,
+        offsets=torch.from_numpy(pack(np.array([len(step.events[n]) - left for n in mine], dtype=np.int64))),
+        timestamps=None if times is None else joined(times, 0, left),
+        target_idx=targets,
+        query_times=None if times is None or masked is not None else joined(times, 1, 0),
+        masked=masked,
+    )

@@ -117,6 +117,7 @@ class Trainer:
             batch_size=config.tower_batch_size if wake else config.batch_size,
             max_length=config.model.user_encoder.max_length,
             num_negatives=config.tower_negatives if wake else config.model.next_item.num_negatives,
+            mask_share=getattr(config.model.user_encoder, "mask_share", None),
             seed=config.seed,
         )
         modalities = self.catalog.inputs.modalities
@@ -256,7 +257,7 @@ class Trainer:
         """Exact full ranking of the validation targets; every rank takes a share of the queries."""
         vectors = encode_catalog(self.recommender, self.catalog, np.arange(self.dataset.num_items))
         queries = self.validation_queries.take(np.arange(rank(), len(self.validation_queries), world_size()))
-        users = encode_histories(self.recommender.user_encoder, vectors, queries.history)
+        users = encode_histories(self.recommender.user_encoder, vectors, queries.history, query_times=queries.times)
         metrics = ranking_metrics(rank_targets(users, vectors, queries), queries.target_offsets)
         names = ("hr@10", "ndcg@10", "mrr")
         mine = torch.tensor(np.stack([metrics[name] for name in names], axis=1))  # (q, 3)

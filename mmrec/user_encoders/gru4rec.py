@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrec.batch import SequenceBatch
-from mmrec.user_encoders.packing import from_rows, to_rows
+from mmrec.user_encoders.packing import Mixing
 from mmrec.user_encoders.sequential import SequentialEncoder
 
 __all__ = ["GRU4Rec", "GRU4RecConfig"]
@@ -47,6 +46,5 @@ class GRU4Rec(SequentialEncoder):
         between = config.dropout if config.num_blocks > 1 else 0.0
         self.network = nn.GRU(dim, dim, config.num_blocks, batch_first=True, dropout=between)
 
-    def mix(self, hidden: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
-        # Padding stands behind a history's events, where a recurrent network sees it too late.
-        return from_rows(self.network(to_rows(hidden, sequences))[0], sequences)
+    def mix(self, hidden: Float[Tensor, "N D"], mixing: Mixing) -> Float[Tensor, "N D"]:
+        return mixing.recur(self.network, hidden)

@@ -1,20 +1,22 @@
 """HSTU: pointwise attention over the history, with a bias for distance in events and in time.
 
-Legend: B users, N events (packed), L longest history of the batch, H heads, D width.
+Legend: N events (packed), H heads, D width.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmrec.batch import SequenceBatch
-from mmrec.user_encoders.packing import from_rows, to_rows
-from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder, ages
+from mmrec.errors import ConfigError
+from mmrec.user_encoders.packing import Mixing, Packed, View
+from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder
 
 __all__ = ["HSTU", "HSTUConfig", "time_buckets"]
 
@@ -26,6 +28,10 @@ TIME_BUCKETS = 32
 class HSTUConfig(BlockConfig):
     """Pointwise attention over the last ``max_length`` events."""
 
+    query_time: Literal["unknown", "known"] = "unknown"
+    """known: the model is told when the next item will be asked for, in training and in evaluation; another protocol,
+    whose numbers must not stand beside those of models that do not know it."""
+
     def build(self, dim: int) -> HSTU:
         return HSTU(dim, self)
 
@@ -35,8 +41,8 @@ class HSTU(BlockEncoder):
 
     Weights are ``SiLU(q k / sqrt(d) + bias) / number of events so far`` and not normalised to sum to one, so that how
     often something was taken is not lost. The bias is learned for each head, distance in events and, where events have
-    times, for each power of two of the seconds between two events. The time at which the next item will be asked for
-    is not known to the model: distances are measured from the last event.
+    times, for each power of two of the seconds between two events. Seconds are measured from the event whose vector is
+    asked for, or, if ``query_time`` is known, from the moment at which the next item is asked for.
 
     Args:
         dim: D, width of item and user vectors.
@@ -46,14 +52,21 @@ class HSTU(BlockEncoder):
     Source: Zhai et al. 2024, "Actions Speak Louder than Words", eqs. 1 to 3.
     """
 
-    def __init__(self, dim: int, config: BlockConfig) -> None:
-        super().__init__(dim, config, _PointwiseBlock)
+    def __init__(self, dim: int, config: HSTUConfig) -> None:
+        super().__init__(dim, config, lambda: _PointwiseBlock(dim, config))
+        self.query_time = config.query_time == "known"
+
+    def _packed(self, sequences: SequenceBatch, limit: int) -> Packed:
+        if self.query_time and sequences.timestamps is not None and sequences.query_times is None:
+            raise ConfigError("this HSTU knows when the next item is asked for (query_time known); give that time")
+        return super()._packed(sequences, limit)
 
 
 class _PointwiseBlock(nn.Module):
-    def __init__(self, dim: int, config: BlockConfig) -> None:
+    def __init__(self, dim: int, config: HSTUConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
+        self.query_time = config.query_time == "known"
         self.norm, self.attended_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.inputs, self.out = nn.Linear(dim, 4 * dim), nn.Linear(dim, dim)
         self.distance_bias = nn.Embedding(config.max_length, config.num_heads)
@@ -62,26 +75,22 @@ class _PointwiseBlock(nn.Module):
         nn.init.zeros_(self.distance_bias.weight)
         nn.init.zeros_(self.time_bias.weight)
 
-    def forward(self, hidden: Tensor, sequences: SequenceBatch) -> Tensor:
+    def forward(self, hidden: Float[Tensor, "N D"], mixing: Mixing) -> Float[Tensor, "N D"]:
         gate, attending = F.silu(self.inputs(self.norm(hidden))).split([hidden.shape[1], 3 * hidden.shape[1]], dim=1)
-        rows = to_rows(attending, sequences).unflatten(2, (3, self.num_heads, -1))  # (B, L, 3, H, D / H)
-        query, key, value = rows.permute(2, 0, 3, 1, 4)  # each (B, H, L, D / H)
-        age = ages(rows.shape[1], hidden.device)
+        attended = mixing.attend(self, attending, self.num_heads, self._attend, query_time=self.query_time)
+        # DistributedDataParallel waits for the gradient of every parameter, where events have no time too.
+        return hidden + self.dropout(self.out(self.attended_norm(attended) * gate)) + 0.0 * self.time_bias.weight.sum()
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, view: View) -> Tensor:
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        scores = scores + self.distance_bias(age.clamp(min=0)).permute(2, 0, 1)
-        if sequences.timestamps is None:
-            scores = scores + 0.0 * self.time_bias.weight.sum()  # DistributedDataParallel waits for its gradient
-        else:
-            scores = scores + self.time_bias(time_buckets(sequences)).permute(0, 3, 1, 2)
-        so_far = torch.arange(1, rows.shape[1] + 1, device=hidden.device)
-        weights = F.silu(scores).masked_fill(age < 0, 0.0) / so_far[:, None]
-        attended = from_rows((weights @ value).transpose(1, 2).flatten(2), sequences)
-        return hidden + self.dropout(self.out(self.attended_norm(attended) * gate))
+        scores = scores + self.distance_bias(view.age.clamp(min=0)).permute(2, 0, 1)
+        if view.seconds is not None:
+            scores = scores + self.time_bias(time_buckets(view.seconds)).permute(0, 3, 1, 2)
+        # Event n has itself and the n before it: the age of the first event, plus one.
+        so_far = view.age[:, :1] + 1
+        return F.silu(scores).masked_fill(~view.visible[:, None], 0.0) / so_far @ value
 
 
-def time_buckets(sequences: SequenceBatch) -> Int[Tensor, "B L L"]:
-    """floor(log2(1 + seconds)) between each two events of a history, at most 31; 0 for later events and padding."""
-    assert sequences.timestamps is not None, "the caller knows that there are times"
-    rows = to_rows(sequences.timestamps[:, None].double(), sequences)[..., 0]  # float64 holds seconds exactly
-    seconds = (rows[:, :, None] - rows[:, None]).clamp(min=0)
+def time_buckets(seconds: Float[Tensor, "*any"]) -> Int[Tensor, "*any"]:
+    """floor(log2(1 + seconds)), at most 31."""
     return torch.log2(1.0 + seconds).floor().long().clamp(max=TIME_BUCKETS - 1)

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmrec.batch import SequenceBatch
-from mmrec.user_encoders.sasrec import CausalAttention
+from mmrec.user_encoders.packing import Mixing
+from mmrec.user_encoders.sasrec import SelfAttention
 from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder
 
 __all__ = ["LiGR", "LiGRConfig"]
@@ -38,20 +38,20 @@ class LiGR(BlockEncoder):
     """
 
     def __init__(self, dim: int, config: BlockConfig) -> None:
-        super().__init__(dim, config, _GatedBlock)
+        super().__init__(dim, config, lambda: _GatedBlock(dim, config))
 
 
 class _GatedBlock(nn.Module):
     def __init__(self, dim: int, config: BlockConfig) -> None:
         super().__init__()
         self.attention_norm, self.feed_forward_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attention = CausalAttention(dim, config.num_heads, config.max_length)
+        self.attention = SelfAttention(dim, config.num_heads, config.max_length)
         self.gate_and_value, self.last = nn.Linear(dim, 4 * dim), nn.Linear(2 * dim, dim)
         self.attention_gate, self.feed_forward_gate = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, sequences: SequenceBatch) -> Tensor:
-        added = self.attention(self.attention_norm(hidden), sequences)
+    def forward(self, hidden: Tensor, mixing: Mixing) -> Tensor:
+        added = self.attention(self.attention_norm(hidden), mixing)
         hidden = hidden + torch.sigmoid(self.attention_gate(hidden)) * self.dropout(added)
         gate, value = self.gate_and_value(self.feed_forward_norm(hidden)).chunk(2, dim=-1)
         added = self.last(self.dropout(F.silu(gate) * value))

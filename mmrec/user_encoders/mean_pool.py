@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmrec.batch import SequenceBatch
 from mmrec.user_encoders.packing import positions
+from mmrec.user_encoders.sequential import UserState
 
 __all__ = ["MeanPool", "MeanPoolConfig"]
 
@@ -35,6 +36,8 @@ class MeanPool(nn.Module):
         config: length and dropout.
     """
 
+    query_time = False
+
     def __init__(self, dim: int, config: MeanPoolConfig) -> None:
         super().__init__()
         self.max_length = config.max_length
@@ -48,4 +51,13 @@ class MeanPool(nn.Module):
         before = torch.cat([running.new_zeros(1, items.shape[1]), running])[sequences.offsets[:-1]]
         before = torch.repeat_interleave(before, sequences.lengths, dim=0)
         mean = ((running - before) / (place + 1)[:, None]).to(items.dtype)
+        return mean + self.residual(mean)
+
+    def append(
+        self, state: UserState, item: Float[Tensor, " D"], *, timestamp: int | None = None,
+        query_time: int | None = None,
+    ) -> Float[Tensor, " D"]:  # fmt: skip
+        """The user's vector after one more event; see :meth:`SequentialEncoder.append`. Times have no influence."""
+        state.items = [*state.items, item][-self.max_length :]
+        mean = torch.stack(state.items).double().mean(0).to(item.dtype)
         return mean + self.residual(mean)

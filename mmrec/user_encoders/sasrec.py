@@ -1,6 +1,6 @@
 """SASRec: causal self-attention over the history, pre-norm.
 
-Legend: B users, N events (packed), L longest history of the batch, H heads, D width.
+Legend: b users, N events (packed), C queries, K keys, H heads, D width.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrec.batch import SequenceBatch
-from mmrec.user_encoders.packing import from_rows, to_rows
-from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder, ages
+from mmrec.user_encoders.packing import Mixing, View
+from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder
 
-__all__ = ["CausalAttention", "SASRec", "SASRecConfig"]
+__all__ = ["SASRec", "SASRecConfig", "SelfAttention", "TransformerBlock"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,46 +38,56 @@ class SASRec(BlockEncoder):
     """
 
     def __init__(self, dim: int, config: BlockConfig) -> None:
-        super().__init__(dim, config, _Block)
+        super().__init__(dim, config, lambda: TransformerBlock(dim, config))
 
 
-class _Block(nn.Module):
-    def __init__(self, dim: int, config: BlockConfig) -> None:
+class TransformerBlock(nn.Module):
+    """Attention and a feed-forward network, each added to what it is given.
+
+    Args:
+        causal: whether an event sees only those up to it.
+    """
+
+    def __init__(self, dim: int, config: BlockConfig, *, causal: bool = True) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = CausalAttention(dim, config.num_heads, config.max_length)
+        self.attention = SelfAttention(dim, config.num_heads, config.max_length, causal=causal)
         dropout = nn.Dropout(config.dropout)
         self.dropout = dropout
         hidden, last = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
         self.feed_forward = nn.Sequential(nn.LayerNorm(dim), hidden, nn.GELU(), dropout, last, dropout)
 
-    def forward(self, hidden: Tensor, sequences: SequenceBatch) -> Tensor:
-        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), sequences))
+    def forward(self, hidden: Float[Tensor, "N D"], mixing: Mixing) -> Float[Tensor, "N D"]:
+        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), mixing))
         return hidden + self.feed_forward(hidden)
 
 
-class CausalAttention(nn.Module):
-    """Softmax attention of each event to those up to it, with a learned bias for each distance and head.
+class SelfAttention(nn.Module):
+    """Softmax attention within each history, with a learned bias for each distance in events and each head.
 
-    Projections work on packed events; the attention itself pads at the end of each row, where causality alone keeps
-    real events from seeing the padding.
+    Args:
+        max_length: distances that have a bias of their own: from 0 to ``max_length - 1``, or, where later events are
+            seen too, from ``-max_length`` to ``max_length``.
+        causal: whether an event sees only those up to it.
 
     Source: Vaswani et al. 2017; distance bias as in T5 (Raffel et al. 2020).
     """
 
-    def __init__(self, dim: int, num_heads: int, max_length: int) -> None:
+    def __init__(self, dim: int, num_heads: int, max_length: int, *, causal: bool = True) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.causal = causal
+        self.nearest = 0 if causal else -max_length
         self.query_key_value = nn.Linear(dim, 3 * dim)
-        self.distance_bias = nn.Embedding(max_length, num_heads)
+        self.distance_bias = nn.Embedding(max_length if causal else 2 * max_length + 1, num_heads)
         self.out = nn.Linear(dim, dim)
         nn.init.zeros_(self.distance_bias.weight)
 
-    def forward(self, hidden: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
-        rows = to_rows(self.query_key_value(hidden), sequences).unflatten(2, (3, self.num_heads, -1))
-        query, key, value = rows.permute(2, 0, 3, 1, 4)  # each (B, H, L, D / H)
-        age = ages(rows.shape[1], hidden.device)
-        bias = self.distance_bias(age.clamp(min=0)).permute(2, 0, 1)  # (H, L, L)
-        bias = bias.masked_fill(age < 0, -torch.inf).to(query.dtype)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        return self.out(from_rows(attended.transpose(1, 2).flatten(2), sequences))
+    def forward(self, hidden: Float[Tensor, "N D"], mixing: Mixing) -> Float[Tensor, "N D"]:
+        attended = mixing.attend(self, self.query_key_value(hidden), self.num_heads, self._attend, causal=self.causal)
+        return self.out(attended)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, view: View) -> Tensor:
+        bias = self.distance_bias((view.age - self.nearest).clamp(min=0)).permute(2, 0, 1)  # (H, C, K)
+        bias = bias.masked_fill(~view.visible[:, None], -torch.inf).to(query.dtype)  # (b or 1, H, C, K)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)

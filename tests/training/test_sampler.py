@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 
 from mmrec.data.sequences import Sequences, pack
 from mmrec.training.sampler import StepSampler, packed_windows
@@ -20,7 +23,7 @@ def histories(*rows: list[int], order: str = "timestamp") -> Sequences:
     )
 
 
-def sampler(train: Sequences, num_items: int = 40, **changes) -> StepSampler:
+def sampler(train: Sequences, num_items: int = 240, **changes) -> StepSampler:
     seen = np.zeros(num_items, dtype=bool)
     seen[train.item_idx] = True
     settings = {"batch_size": 3, "max_length": 4, "num_negatives": 5, "seed": 7, **changes}
@@ -71,7 +74,46 @@ def test_ranks_share_the_histories_of_a_step_without_loss():
     whole = packed_windows(step, 0, 1)
     for world_size in (2, 3, 9):
         parts = [packed_windows(step, rank, world_size) for rank in range(world_size)]
-        assert sorted(np.concatenate([part[1] for part in parts])) == sorted(whole[1])
+        targets = np.concatenate([part.target_idx for part in parts])
+        assert sorted(targets) == sorted(whole.target_idx.tolist())
+        assert [len(part) for part in parts] == [len(histories) for histories in step.shares(world_size)]
+
+
+def test_ranks_have_equally_much_to_do():
+    lengths = np.random.default_rng(0).zipf(1.6, size=64).clip(2, 50)
+    samples = sampler(histories(*[list(range(length)) for length in lengths]), batch_size=64, max_length=60)
+    step = samples.step(0, *samples.steps(0)[0])
+    for world_size in (2, 3, 4):
+        loads = [sum(len(step.events[n]) for n in mine) for mine in step.shares(world_size)]
+        assert max(loads) - min(loads) <= 3, loads
+
+
+def test_masked_training_asks_for_a_share_of_all_events_and_for_each_last_one():
+    train = histories(*[list(range(start, start + 20)) for start in range(200)])
+    samples = sampler(train, batch_size=256, max_length=30, mask_share=0.25)
+    step = samples.step(0, *samples.steps(0)[0])
+    batch = packed_windows(step, 0, 1)
+    assert batch.masked[batch.offsets[1:] - 1].all()
+    others = torch.ones_like(batch.masked)
+    others[batch.offsets[1:] - 1] = False
+    assert batch.masked[others].double().mean() == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(batch.target_idx, torch.where(batch.masked, batch.item_idx, -1))
+    assert step.num_targets == int(batch.masked.sum())
+    again = samples.step(0, *samples.steps(0)[0])
+    assert all(np.array_equal(*pair) for pair in zip(step.masked, again.masked, strict=True))
+    other_epoch = packed_windows(samples.step(1, *samples.steps(1)[0]), 0, 1)
+    assert not torch.equal(batch.masked, other_epoch.masked)
+
+
+def test_the_time_of_a_target_is_the_time_at_which_it_is_asked_for():
+    train = dataclasses.replace(
+        histories([4, 7, 9], [1, 2]), timestamps=np.array([10, 20, 30, 5, 6]), order="timestamp"
+    )
+    samples = sampler(train, batch_size=4)
+    batch = packed_windows(samples.step(0, *samples.steps(0)[0]), 0, 1)
+    when = {4: 10, 7: 20, 9: 30, 1: 5, 2: 6}
+    assert batch.timestamps.tolist() == [when[item] for item in batch.item_idx.tolist()]
+    assert batch.query_times.tolist() == [when[item] for item in batch.target_idx.tolist()]
 
 
 def test_only_items_of_the_training_part_are_drawn_as_negatives():

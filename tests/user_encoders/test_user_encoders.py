@@ -8,31 +8,39 @@ import pytest
 import torch
 
 from mmrec.batch import SequenceBatch
-from mmrec.errors import ConfigError
+from mmrec.errors import ConfigError, DataError
 from mmrec.user_encoders import (
     USER_ENCODERS,
+    BERT4RecConfig,
     GRU4RecConfig,
     HSTUConfig,
     LiGRConfig,
     MeanPoolConfig,
     SASRecConfig,
+    UserState,
+    packing,
 )
+from mmrec.user_encoders.packing import Packed
 
 DIM = 8
 
 
-def sequences(*lengths: int, timestamps: torch.Tensor | None = None) -> SequenceBatch:
+def sequences(*lengths: int, **more: torch.Tensor) -> SequenceBatch:
     offsets = torch.tensor([0, *lengths]).cumsum(0)
-    return SequenceBatch(item_idx=torch.arange(int(offsets[-1])), offsets=offsets, timestamps=timestamps)
+    return SequenceBatch(item_idx=torch.arange(int(offsets[-1])), offsets=offsets, **more)
+
+
+def build(config, dim: int = DIM):
+    torch.manual_seed(0)
+    model = config.build(dim)
+    for parameter in model.parameters():  # zero-initialised outputs would hide what the blocks do
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
 
 
 @pytest.fixture(params=sorted(USER_ENCODERS))
 def encoder(request):
-    torch.manual_seed(0)
-    model = USER_ENCODERS[request.param]().build(DIM)
-    for parameter in model.parameters():  # zero-initialised outputs would hide what the blocks do
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
+    return build(USER_ENCODERS[request.param]())
 
 
 def test_users_packed_together_equal_users_alone(encoder):
@@ -40,6 +48,79 @@ def test_users_packed_together_equal_users_alone(encoder):
     together = encoder(items, sequences(4, 0, 2, 3))
     alone = torch.cat([encoder(part, sequences(len(part))) for part in items.split([4, 2, 3])])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_a_batch_of_many_lengths_equals_its_histories_alone(encoder):
+    """Histories go into rectangles by length: nobody may end up in another's row, or in the padding."""
+    generator = torch.Generator().manual_seed(4)
+    lengths = torch.randint(0, 40, (60,), generator=generator).tolist()
+    items = torch.randn(sum(lengths), DIM, generator=generator)
+    together = encoder(items, sequences(*lengths))
+    alone = torch.cat([encoder(part, sequences(len(part))) for part in items.split(lengths)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_rectangles_hold_every_event_once_and_little_else():
+    generator = torch.Generator().manual_seed(5)
+    lengths = torch.randint(0, 51, (500,), generator=generator)
+    packed = Packed(sequences(*lengths.tolist()))
+    places = torch.cat([rectangle.events[rectangle.real] for rectangle in packed.rectangles])
+    assert torch.equal(places.sort().values, torch.arange(int(lengths.sum())))
+    cells = sum(rectangle.real.numel() for rectangle in packed.rectangles)
+    assert cells < 1.25 * int(lengths.sum()) < 0.7 * 500 * 50, "padding all to the longest would be twice the work"
+
+
+@pytest.mark.parametrize("name", sorted(set(USER_ENCODERS) - {"mean_pool", "gru4rec"}))
+def test_long_histories_in_chunks_have_the_vectors_and_gradients_of_short_ones(name, monkeypatch):
+    encoder = build(USER_ENCODERS[name](num_blocks=2))
+    lengths = (23, 5, 17)
+    items = torch.randn(sum(lengths), DIM, generator=torch.Generator().manual_seed(6), requires_grad=True)
+    times = torch.randint(100_000, (sum(lengths),), generator=torch.Generator().manual_seed(7))
+
+    def vectors_and_gradients():
+        found = encoder(items, sequences(*lengths, timestamps=times))
+        return found, *torch.autograd.grad(found.square().sum(), [items, *encoder.parameters()], allow_unused=True)
+
+    whole = vectors_and_gradients()
+    monkeypatch.setattr(packing, "CHUNK", 4)
+    monkeypatch.setattr(packing, "SCAN", 3)
+    for found, expected in zip(vectors_and_gradients(), whole, strict=True):
+        if expected is not None:
+            torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["times", "query times"])
+@pytest.mark.parametrize("name", sorted(set(USER_ENCODERS) - {"bert4rec"}))
+def test_a_history_that_grows_has_the_vectors_of_the_whole_history(name, known):
+    """Also past max_length, from where on the oldest event goes with each new one."""
+    more = {"query_time": "known"} if known and name == "hstu" else {}
+    deep = {} if name == "mean_pool" else {"num_blocks": 2}
+    encoder = build(USER_ENCODERS[name](max_length=6, **deep, **more))
+    items = torch.randn(9, DIM, generator=torch.Generator().manual_seed(8))
+    times = torch.tensor([3, 3, 10, 500, 90_000, 90_001, 90_001, 7_000_000, 7_000_060])
+    state = UserState()
+    for n in range(9):
+        asked = int(times[n]) + 1000
+        found = encoder.append(state, items[n], timestamp=int(times[n]), query_time=asked)
+        first = max(0, n - 5)
+        window = times[first : n + 1]
+        batch = sequences(len(window), timestamps=window, query_times=torch.cat([window[1:], torch.tensor([asked])]))
+        torch.testing.assert_close(found, encoder(items[first : n + 1], batch)[-1], atol=1e-5, rtol=0)
+
+
+def test_a_growing_history_has_times_or_has_none():
+    encoder, state = build(SASRecConfig()), UserState()
+    encoder.append(state, torch.ones(DIM), timestamp=5)
+    with pytest.raises(DataError, match="give it for all or for none"):
+        encoder.append(state, torch.ones(DIM))
+
+
+@pytest.mark.parametrize("name", sorted(set(USER_ENCODERS) - {"mean_pool"}))
+def test_a_history_longer_than_the_encoder_reads_is_refused(name):
+    encoder = build(USER_ENCODERS[name](max_length=4))
+    encoder(torch.randn(4, DIM), sequences(4))
+    with pytest.raises(DataError, match=r"a history has 5 events, the encoder reads 4; give its last 4"):
+        encoder(torch.randn(7, DIM), sequences(2, 5))
 
 
 def test_later_events_do_not_change_earlier_vectors(encoder):
@@ -94,7 +175,7 @@ def test_hstu_equals_its_formula_written_out_in_float64():
     block = encoder.blocks[0]
     hidden = torch.randn(5, DIM, dtype=torch.float64)
     times = torch.tensor([0, 1, 5, 5, 2**40])
-    found = block(hidden, sequences(5, timestamps=times))
+    found = block(hidden, Packed(sequences(5, timestamps=times)))
 
     gate, query, key, value = torch.nn.functional.silu(block.inputs(block.norm(hidden))).chunk(4, dim=1)
     for i in range(5):
@@ -149,3 +230,65 @@ def test_shallow_and_deep_networks_learn_what_depends_on_two_events(config, num_
         optimizer.step()
     right = (logits.argmax(1) == targets)[predictable].double().mean()
     assert right > 0.95
+
+
+def test_times_that_go_back_count_as_no_time_at_all():
+    """Ingest sorts by time; a batch made elsewhere may not, and gets what equal times get."""
+    encoder = build(HSTUConfig())
+    items = torch.randn(3, DIM)
+    back = encoder(items, sequences(3, timestamps=torch.tensor([50, 50, 10])))
+    torch.testing.assert_close(back, encoder(items, sequences(3, timestamps=torch.tensor([50, 50, 50]))))
+
+
+def test_an_hstu_that_knows_the_query_time_uses_it_and_asks_for_it():
+    encoder = build(HSTUConfig(query_time="known"))
+    items, times = torch.randn(3, DIM), torch.tensor([10, 20, 30])
+    soon, late = (
+        encoder(items, sequences(3, timestamps=times, query_times=torch.tensor([20, 30, asked])))
+        for asked in (31, 9_000_000)
+    )
+    torch.testing.assert_close(soon[:2], late[:2])
+    assert (soon[2] - late[2]).abs().max() > 1e-3
+    with pytest.raises(ConfigError, match="knows when the next item is asked for"):
+        encoder(items, sequences(3, timestamps=times))
+
+
+def test_bert4rec_does_not_see_the_masked_item_and_sees_both_sides():
+    encoder = build(BERT4RecConfig())
+    items = torch.randn(5, DIM)
+    batch = sequences(5, masked=torch.tensor([False, False, True, False, True]))
+    before = encoder(items, batch)
+    masked, earlier, later = items.clone(), items.clone(), items.clone()
+    masked[2], earlier[0], later[3] = torch.randn(3, DIM)
+    torch.testing.assert_close(encoder(masked, batch), before, atol=0, rtol=0)
+    assert (encoder(earlier, batch)[2] - before[2]).abs().max() > 1e-3
+    assert (encoder(later, batch)[2] - before[2]).abs().max() > 1e-3
+
+
+def test_bert4rec_asks_by_a_masked_event_behind_the_history():
+    encoder = build(BERT4RecConfig())
+    items = torch.randn(5, DIM)
+    found = encoder(items, sequences(3, 0, 2))
+    for rows in (slice(0, 3), slice(3, 5)):
+        part = items[rows]
+        longer = torch.cat([part, torch.randn(1, DIM)])
+        masked = torch.zeros(len(longer), dtype=torch.bool)
+        masked[-1] = True
+        torch.testing.assert_close(found[rows][-1], encoder(longer, sequences(len(longer), masked=masked))[-1])
+    assert not found[[0, 1, 3]].any(), "events that would see their future have no vector"
+
+
+def test_bert4rec_keeps_no_state():
+    with pytest.raises(ConfigError, match="encode the history again"):
+        build(BERT4RecConfig()).append(UserState(), torch.ones(DIM))
+
+
+def test_the_recency_mean_equals_its_definition():
+    from mmrec.user_encoders.sequential import RecencyMean
+
+    mean = RecencyMean(0.3).double()
+    items = torch.randn(150, DIM, dtype=torch.float64)
+    found = mean(items, Packed(sequences(150)))
+    for n in (0, 1, 63, 64, 149):
+        weights = torch.exp(-0.3 * torch.arange(n, -1, -1, dtype=torch.float64))
+        torch.testing.assert_close(found[n], (weights / weights.sum()) @ items[: n + 1], atol=1e-6, rtol=0)
