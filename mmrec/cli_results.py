@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,6 +32,7 @@ def evaluate(
     out: Path,
     embeddings: Path | None = None,
     part: Literal["test", "valid"] = "test",
+    blend: bool = False,
     baselines: bool = True,
     overwrite: bool = False,
 ) -> None:
@@ -44,12 +46,15 @@ def evaluate(
         out: folder for the results; must not exist.
         embeddings: an export to evaluate instead of a checkpoint: its vectors and its user encoder alone.
         part: test, or valid to look without touching the test part.
+        blend: add what sequential rules (item-kNN for sets) say to the model's scores, weighted by validation; with
+            --embeddings, the blend that was exported.
         baselines: rank popularity, item-kNN, sequential rules and content on the same queries.
         overwrite: replace OUT.
     """
     from rich.console import Console
 
-    from mmrec.evaluator import make_record, run_baselines, score_vectors, write_record
+    from mmrec.blend import Blend
+    from mmrec.evaluator import make_record, run_baselines, score_blend, score_vectors, write_record
     from mmrec.report import summary_table
     from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
 
@@ -62,7 +67,12 @@ def evaluate(
     else:
         assert checkpoint is not None
         given = vectors_of_checkpoint(checkpoint, data, part)
-    result = score_vectors(given.split, part, given.users, given.items)
+    if blend:
+        blended = given.blend() if embeddings is None else Blend.load(embeddings / "model")
+        result = score_blend(given.split, part, given.users, given.items, blended)
+        given.model["blend"] = asdict(blended.settings)
+    else:
+        result = score_vectors(given.split, part, given.users, given.items)
     others = run_baselines(given.dataset, given.split, part) if baselines else None
     record = make_record(
         given.dataset, given.split, part, result, baselines=others, cost=given.cost, model=given.model,
@@ -119,6 +129,7 @@ def export(
     out: Path,
     index: bool = False,
     since: Path | None = None,
+    blend: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Write the item embeddings of a checkpoint as a folder that searches, recommends and evaluates on its own.
@@ -131,6 +142,7 @@ def export(
         out: export folder.
         index: also write a FAISS index.
         since: earlier export of the same model; items that have not changed are copied from it.
+        blend: also export what sequential rules (item-kNN for sets) add to the scores, for recommend and evaluate.
         overwrite: replace an export of another model or dataset at OUT.
     """
     from mmrec.data.dataset import Dataset
@@ -139,12 +151,16 @@ def export(
     from mmrec.item_inputs import CatalogInputs
     from mmrec.model import load_model, model_hash
     from mmrec.training.checkpoint import check_dataset, find_checkpoint
+    from mmrec.training.evaluation import vectors_of_checkpoint
 
     folder = find_checkpoint(checkpoint)
     dataset = Dataset.open(data)
     check_dataset(folder, dataset)
     model = load_model(folder)
     catalog = CatalogInputs(dataset, model.inputs)
+    extras = graph_writers(model, catalog)
+    if blend:
+        extras |= vectors_of_checkpoint(folder, data, "valid").blend().writers()
     with _progress("encoding items", dataset.num_items) as advance:
         report = write_export(
             lambda item_idx: encode_catalog(model, catalog, item_idx).cpu().numpy(),
@@ -154,7 +170,7 @@ def export(
             model_hash=model_hash(folder),
             presence=catalog.present,
             modalities=model.inputs.modalities,
-            graphs=graph_writers(model, catalog),
+            extras=extras,
             index=index,
             since=since,
             overwrite=overwrite,
@@ -245,6 +261,7 @@ def recommend(
     user: str | None = None,
     data: Path | None = None,
     k: int = 10,
+    blend: bool = True,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Items for a history: of the ids given, oldest first, or of a user of the dataset. What was taken is left out.
@@ -255,6 +272,7 @@ def recommend(
         user: user id in the dataset; needs --data.
         data: dataset folder with the user's history.
         k: number of answers.
+        blend: add the exported counts to the scores, where the export has them (`mmrec export --blend`).
         as_json: print JSON instead of a table.
     """
     import numpy as np
@@ -280,7 +298,12 @@ def recommend(
         order="position",
     )
     encoded = encode_histories(load_user_encoder(export / "model"), vectors, events)[0].numpy()
-    _print_hits(best_items(opened, encoded, k, exclude=set(history)), as_json)
+    bonus = None
+    if blend and "model/blend.json" in opened.files:
+        from mmrec.blend import Blend
+
+        bonus = Blend.load(export / "model").bonus(np.array([opened.item_index(item) for item in history]))
+    _print_hits(best_items(opened, encoded, k, exclude=set(history), bonus=bonus), as_json)
 
 
 def _history_of(user: str, data: Path | None) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmrec.baselines.selection import fit_baselines, rank_baseline
+from mmrec.blend import Blend
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Queries, Split
 from mmrec.errors import DataError
@@ -33,9 +34,9 @@ from mmrec.metrics.chance import chance_metrics
 from mmrec.metrics.ranking import ranking_metrics
 from mmrec.metrics.slices import num_candidates, restrict, target_masks, training_events
 from mmrec.report import render_report
-from mmrec.retrieval import rank_targets, top_k
+from mmrec.retrieval import rank_targets, rank_targets_from_scores, top_k, top_k_from_scores
 
-__all__ = ["Part", "RankResult", "make_record", "run_baselines", "score_vectors", "write_record"]
+__all__ = ["Part", "RankResult", "make_record", "run_baselines", "score_blend", "score_vectors", "write_record"]
 
 Part = Literal["valid", "test"]
 
@@ -87,6 +88,17 @@ def score_vectors(
             raise DataError(f"{given:,} {what} for {wanted:,} rows; export and evaluate on one dataset and split")
     ranks = rank_targets(users, items, queries)
     lists, _ = top_k(users, items, LIST_LENGTH, exclude=queries.history)
+    return RankResult(ranks=ranks, lists=lists)
+
+
+def score_blend(
+    split: Split, part: Part, user_vectors: torch.Tensor, item_vectors: torch.Tensor, blend: Blend
+) -> RankResult:
+    """:func:`score_vectors` with a blend's bonus in the scores."""
+    queries, num_items = queries_of(split, part), len(item_vectors)
+    scores = blend.score_block(user_vectors, item_vectors, queries.history)
+    ranks = rank_targets_from_scores(scores, queries, num_items=num_items)
+    lists, _ = top_k_from_scores(scores, len(queries), LIST_LENGTH, num_items=num_items, exclude=queries.history)
     return RankResult(ranks=ranks, lists=lists)
 
 

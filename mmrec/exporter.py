@@ -11,7 +11,8 @@ Format of the export folder, version 1::
     items.parquet        item_id, title: what search shows; same order
     index.faiss          with --index: faiss.IndexFlatIP, exact; index_ids.parquet: item_id by position in the index
     model/               the checkpoint without training_state/: encodes queries and users;
-                         graphs/<modality>.pt: encoders of raw media, with their weights, for quick queries
+                         graphs/<modality>.pt: encoders of raw media, with their weights, for quick queries;
+                         blend.json, blend.npz: what a counting baseline adds to the scores, with --blend
 
 Vectors are stored exactly as the model scores them; ``normalised`` is measured: every vector has length 1 within 1e-4.
 ``source_hash`` changes when the content of the item does. Each part is written under a temporary name, flushed and
@@ -69,7 +70,7 @@ def export(
     model_hash: str,
     presence: np.ndarray,
     modalities: tuple[str, ...],
-    graphs: Mapping[str, Callable[[Path], object]] | None = None,
+    extras: Mapping[str, Callable[[Path], object]] | None = None,
     index: bool = False,
     since: Path | None = None,
     shard_items: int = 8192,
@@ -88,7 +89,7 @@ def export(
         presence: which modalities the model sees of each item. bool (V, M). ``encode_items`` may clear an entry when it
             finds a medium unreadable; the bitmask tells what went into the vector.
         modalities: names of the columns of ``presence``.
-        graphs: by modality, what writes the graph of its encoder, for queries: ``out/model/graphs/<modality>.pt``.
+        extras: further files of ``out/model``, by their paths in it, and what writes each.
         index: also write a FAISS index.
         since: earlier export; vectors of items that have not changed since are copied from it bit for bit.
         shard_items: items a part.
@@ -122,7 +123,7 @@ def export(
             _write_json(out / PARTIAL_MANIFEST, identity | {"parts": parts})
         if progress:
             progress(len(item_idx))
-    dim = _finish(out, identity, parts, dataset, checkpoint, graphs or {}, index)
+    dim = _finish(out, identity, parts, dataset, checkpoint, extras or {}, index)
     encoded, copied = writer.encoded, writer.copied
     logger.info(
         "%s: %s items encoded, %s copied, %s already there", out, encoded, copied, dataset.num_items - encoded - copied
@@ -317,14 +318,14 @@ def _finish(
     parts: list[dict[str, Any]],
     dataset: Dataset,
     checkpoint: Path,
-    graphs: Mapping[str, Callable[[Path], object]],
+    extras: Mapping[str, Callable[[Path], object]],
     index: bool,
 ) -> int:
     """Write all but the parts, the manifest last; return the width of the vectors."""
     items = pa.table({"item_id": [str(item_id) for item_id in dataset.item_ids], "title": dataset.titles})
     files = {"items.parquet": _write_table(items, out, "items.parquet")} | _copy_model(checkpoint, out)
-    for modality, write in graphs.items():
-        name = f"model/graphs/{modality}.pt"
+    for extra, write in extras.items():
+        name = f"model/{extra}"
         files[name] = _commit(out / name, write)
     dim = pq.read_schema(out / parts[0]["file"]).field("vector").type.list_size
     manifest = identity | {

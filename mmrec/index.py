@@ -71,18 +71,33 @@ def search_by_item(export: ExportIndex, item_id: str, k: int) -> list[Hit]:
     return search_by_vector(export, export.vector(item_id), k, exclude=(item_id,))
 
 
-def recommend(export: ExportIndex, user_vector: np.ndarray, k: int, exclude: Iterable[str] = ()) -> list[Hit]:
+def recommend(
+    export: ExportIndex,
+    user_vector: np.ndarray,
+    k: int,
+    exclude: Iterable[str] = (),
+    bonus: tuple[np.ndarray, np.ndarray] | None = None,
+) -> list[Hit]:
     """The ``k`` items with the greatest inner product with a user's vector, without the items of ``exclude``.
+
+    Args:
+        bonus: rows of some items, and what is added to their scores; at least 0. (n,), (n,)
 
     Raises:
         DataError: if the vector is zero, which is what a user without events has, or an item is unknown.
     """
     if not np.any(user_vector):
         raise DataError("the user has no events to go on; give a user with events, or a list of items")
-    return search_by_vector(export, user_vector, k, exclude)
+    return search_by_vector(export, user_vector, k, exclude, bonus)
 
 
-def search_by_vector(export: ExportIndex, vector: np.ndarray, k: int, exclude: Iterable[str] = ()) -> list[Hit]:
+def search_by_vector(
+    export: ExportIndex,
+    vector: np.ndarray,
+    k: int,
+    exclude: Iterable[str] = (),
+    bonus: tuple[np.ndarray, np.ndarray] | None = None,
+) -> list[Hit]:
     """The ``k`` items with the greatest inner product with ``vector``, best first; fewer if fewer are left.
 
     Equal scores stand in the order of the export.
@@ -90,6 +105,7 @@ def search_by_vector(export: ExportIndex, vector: np.ndarray, k: int, exclude: I
     Args:
         vector: finite, any length. (D,)
         exclude: item ids that may not be in the answer.
+        bonus: rows of some items, and what is added to their inner products; at least 0. (n,), (n,)
 
     Raises:
         ConfigError: if ``k`` is less than 1.
@@ -105,9 +121,15 @@ def search_by_vector(export: ExportIndex, vector: np.ndarray, k: int, exclude: I
     excluded = {export.item_index(item_id) for item_id in exclude}
     wanted = min(k + len(excluded) + _SPARE_CANDIDATES, export.num_items)
     candidates = export.candidates(vector, wanted)  # (C,)
+    if bonus is not None:  # the best of those without bonus, and all that have one
+        candidates = np.union1d(candidates, bonus[0])
     if excluded:
         candidates = candidates[~np.isin(candidates, list(excluded))]
     scores = np.einsum("cd,d->c", export.rows(candidates).astype(np.float64), vector.astype(np.float64))
+    if bonus is not None:
+        added = np.zeros(export.num_items)
+        added[bonus[0]] = bonus[1]
+        scores = scores + added[candidates]
     best = np.lexsort((candidates, -scores))[:k]
     found = zip(candidates[best], scores[best], strict=True)
     return [

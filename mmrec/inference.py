@@ -56,7 +56,7 @@ def encode_catalog(
 
 
 def graph_writers(model: Recommender, catalog: CatalogInputs) -> dict[str, Callable[[Path], None]]:
-    """By modality of raw media, what writes its encoder as a graph (:func:`graph_writer`); none has it that cannot."""
+    """What writes each encoder of raw media that has a graph, by the file's path in an export's ``model``."""
     writers: dict[str, Callable[[Path], None]] = {}
     for name, encoder in model.item_encoder.encoders.items():
         if not isinstance(encoder, TowerEncoder):
@@ -71,7 +71,7 @@ def graph_writers(model: Recommender, catalog: CatalogInputs) -> dict[str, Calla
                 break
         writer = graph_writer(encoder, batches[0], batches[-1]) if batches else None
         if writer is not None:
-            writers[name] = writer
+            writers[f"graphs/{name}.pt"] = writer
     return writers
 
 

@@ -22,7 +22,7 @@ from mmrec.data.sequences import Sequences
 from mmrec.data.splits import Queries
 from mmrec.errors import DataError
 
-__all__ = ["BLOCK", "block_rows", "rank_targets", "rank_targets_from_scores", "top_k"]
+__all__ = ["BLOCK", "block_rows", "rank_targets", "rank_targets_from_scores", "top_k", "top_k_from_scores"]
 
 BLOCK = 1 << 24
 """Scores held at once: 64 MiB of float32."""
@@ -112,19 +112,51 @@ def top_k(
     """
     rows = block_rows(len(items), block)
     tiles = _pad_rows(items.float(), _TILE)
-    found = min(k, len(items))
-    idx = np.full((len(users), k), -1, dtype=np.int64)
-    best = np.full((len(users), k), -np.inf, dtype=np.float32)
+
+    def score_block(part: slice) -> Tensor:
+        return (_pad_rows(users[part].float(), rows) @ tiles.T)[: part.stop - part.start, : len(items)]
+
     with torch.no_grad(), _full_precision(users.device):
-        for start in range(0, len(users), rows):
-            part = slice(start, min(start + rows, len(users)))
-            scores = (_pad_rows(users[part].float(), rows) @ tiles.T)[: part.stop - start, : len(items)]
-            _check_finite(scores, part)
-            if exclude is not None:
-                scores[_events(exclude, part, scores.device)] = -torch.inf
-            values, places = scores.topk(found, dim=1)
-            best[part, :found] = values.cpu().numpy()
-            idx[part, :found] = places.masked_fill(values == -torch.inf, -1).cpu().numpy()
+        return _top_k(score_block, len(users), len(items), k, exclude, rows)
+
+
+def top_k_from_scores(
+    score_block: Callable[[slice], np.ndarray],
+    num_queries: int,
+    k: int,
+    *,
+    num_items: int,
+    exclude: Sequences | None = None,
+    block: int = BLOCK,
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`top_k` for recommenders that have scores and no vectors; ``score_block`` as for the ranks."""
+
+    def scores(part: slice) -> Tensor:
+        return torch.from_numpy(score_block(part))
+
+    return _top_k(scores, num_queries, num_items, k, exclude, block_rows(num_items, block))
+
+
+def _top_k(
+    score_block: Callable[[slice], Tensor],
+    num_queries: int,
+    num_items: int,
+    k: int,
+    exclude: Sequences | None,
+    rows: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    found = min(k, num_items)
+    idx = np.full((num_queries, k), -1, dtype=np.int64)
+    best = np.full((num_queries, k), -np.inf, dtype=np.float32)
+    for start in range(0, num_queries, rows):
+        part = slice(start, min(start + rows, num_queries))
+        scores = score_block(part)
+        _check_finite(scores, part)
+        if exclude is not None:
+            scores[_events(exclude, part, scores.device)] = -torch.inf
+        values, places = scores.topk(found, dim=1)
+        best[part, :found] = values.cpu().numpy()
+        idx[part, :found] = places.masked_fill(values == -torch.inf, -1).cpu().numpy()
     return idx, best
 
 

@@ -23,7 +23,7 @@ from mmrec.data.splits import Queries, Split
 from mmrec.metrics.ranking import ranking_metrics
 from mmrec.retrieval import block_rows, rank_targets_from_scores
 
-__all__ = ["FittedBaseline", "fit_baselines", "rank_baseline"]
+__all__ = ["GRIDS", "FittedBaseline", "fit_baselines", "rank_baseline", "validation_sample"]
 
 # The first value of each setting is what is taken where there is no validation part to choose on.
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
@@ -92,8 +92,7 @@ class _Chooser:
         self.num_items = num_items
         self.valid = valid
         if len(valid) > _VALIDATION_QUERIES:
-            rows = np.random.default_rng(seed).choice(len(valid), _VALIDATION_QUERIES, replace=False)
-            self.valid = valid.take(np.sort(rows))
+            self.valid = valid.take(validation_sample(len(valid), seed))
 
     def best(self, make: Callable[..., Baseline], grid: dict[str, tuple[float, ...]]) -> FittedBaseline:
         candidates = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
@@ -132,6 +131,13 @@ class _Chooser:
 
     def _ndcg(self, ranks: np.ndarray) -> float:
         return float(ranking_metrics(ranks, self.valid.target_offsets, (10,))["ndcg@10"].mean())
+
+
+def validation_sample(num_queries: int, seed: int) -> np.ndarray:
+    """Rows of the validation queries that settings are chosen on: all, or a seeded draw of 3000."""
+    if num_queries <= _VALIDATION_QUERIES:
+        return np.arange(num_queries)
+    return np.sort(np.random.default_rng(seed).choice(num_queries, _VALIDATION_QUERIES, replace=False))
 
 
 def rank_baseline(

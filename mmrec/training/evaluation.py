@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from mmrec.blend import Blend, fit_blend
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Split, make_split
 from mmrec.errors import DataError
@@ -35,6 +36,7 @@ class Vectors:
         model: name, folder and hash of the model.
         cost: seconds, device, peak memory.
         query_time: whether the model was told when each item was taken.
+        user_encoder: made ``users`` from ``items``.
     """
 
     dataset: Dataset
@@ -44,6 +46,16 @@ class Vectors:
     model: dict[str, Any]
     cost: dict[str, Any]
     query_time: Literal["unknown", "known"]
+    user_encoder: UserEncoder
+
+    def blend(self) -> Blend:
+        """The model's scores with those of a counting baseline, chosen on the validation queries.
+
+        Raises: ConfigError if the split has no validation part.
+        """
+        valid = self.split.valid
+        users = encode_histories(self.user_encoder, self.items, valid.history, query_times=valid.times)
+        return fit_blend(self.split, users, self.items)
 
 
 def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part) -> Vectors:
@@ -102,5 +114,12 @@ def _with_users(
     model = {"name": config["name"], "folder": folder.parent.name, "hash": model_hash(folder), "seed": config["seed"]}
     query_time = "known" if user_encoder.query_time else "unknown"
     return Vectors(
-        dataset=dataset, split=split, users=users, items=items, model=model, cost=cost, query_time=query_time
+        dataset=dataset,
+        split=split,
+        users=users,
+        items=items,
+        model=model,
+        cost=cost,
+        query_time=query_time,
+        user_encoder=user_encoder,
     )
