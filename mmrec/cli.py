@@ -32,6 +32,7 @@ Train recommenders on what items look, read, sound and move like.
   ingest      tables and media files -> a dataset folder
   check       verify every hash of a dataset folder and print what is in it
   train       a dataset folder -> a checkpoint      mmrec train hybrid --data DATASET
+  refit       train again with the validation events, for the epochs that they chose
   evaluate    a checkpoint or an export -> metrics.json, per-user ranks, report.html
   baselines   untrained and counting methods on the same split
   export      a checkpoint -> item embeddings (Parquet, manifest, index)
@@ -195,6 +196,20 @@ def _train(argv: list[str]) -> int:
     return _report_run(train(config))
 
 
+def refit(run: Positional[Path], out: Path) -> int:
+    """Train a finished run again with the validation events, for the epochs that it chose on them.
+
+    Another protocol: its numbers, and those of the baselines beside them, which are refit too, are marked so.
+
+    Args:
+        run: run folder of `mmrec train`, finished.
+        out: run folder of the refit.
+    """
+    from mmrec.training.trainer import refit_config, train
+
+    return _report_run(train(refit_config(run, out)))
+
+
 def _report_run(run: Path) -> int:
     """Say how a run ended; 143, the code of a process ended by SIGTERM, if it was stopped before its end."""
     if (run / "finished.json").exists():
@@ -252,6 +267,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "ingest": _ingest,
     "check": _command(check),
     "train": _train,
+    "refit": _command(refit),
     "evaluate": _command(evaluate),
     "baselines": _command(baselines),
     "export": _command(export),

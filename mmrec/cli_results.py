@@ -70,7 +70,8 @@ def evaluate(
     if blend:
         blended = given.blend() if embeddings is None else Blend.load(embeddings / "model")
         result = score_blend(given.split, part, given.users, given.items, blended)
-        given.model["blend"] = asdict(blended.settings)
+        name = f"{given.model['name']} + {blended.settings.baseline}"
+        given.model.update(name=name, blend=asdict(blended.settings))
     else:
         result = score_vectors(given.split, part, given.users, given.items)
     others = run_baselines(given.dataset, given.split, part) if baselines else None

@@ -19,6 +19,7 @@ from mmrec.baselines.mixture import Baseline, Mixture, typical_best
 from mmrec.baselines.popularity import Popularity
 from mmrec.baselines.sequential_rules import SequentialRules
 from mmrec.data.dataset import Dataset
+from mmrec.data.sequences import Sequences
 from mmrec.data.splits import Queries, Split
 from mmrec.metrics.ranking import ranking_metrics
 from mmrec.retrieval import block_rows, rank_targets_from_scores
@@ -52,39 +53,58 @@ def fit_baselines(
     """Fit every baseline on the training events.
 
     popularity and item_knn always; sequential_rules and rules_and_knn where histories have an order; content_knn
-    where there are feature sets, else texts; content_and_<best of the others> beside it.
+    where there are feature sets, else texts; content_and_<best of the others> beside it. Of a refit split, settings are
+    those that the plain one chose, and the counts those of its own training events.
 
     Args:
         seed: draws the validation queries that settings are chosen on, if there are more than 3000.
         progress: called with the name of a baseline when it is about to be fitted.
     """
-    chooser = _Chooser(split.valid, dataset.num_items, seed)
-    train, num_items = split.train, dataset.num_items
-    fitted: dict[str, FittedBaseline] = {}
-    ordered = train.order != "none"
-
-    def choose(name: str, grid: str, make: Callable[..., Baseline], **fixed: tuple[float, ...]) -> None:
-        progress(name)
-        fitted[name] = chooser.best(make, GRIDS[grid] | fixed)
-
-    ageless: dict[str, Any] = {} if ordered else {"decay": (1.0,)}
-    progress("popularity")
-    fitted["popularity"] = FittedBaseline(baseline=Popularity.fit(train, num_items), settings={}, validation=None)
-    similar = functools.cache(lambda shrink: ItemKNN.fit(train, num_items, shrink=shrink, decay=1.0))
-    choose("item_knn", "item_knn", lambda shrink, decay: replace(similar(shrink), decay=decay), **ageless)
-    if ordered:
-        choose("sequential_rules", "sequential_rules", lambda window, **settings: SequentialRules.fit(
-            train, num_items, window=int(window), **settings))  # fmt: skip
-        progress("rules_and_knn")
-        fitted["rules_and_knn"] = chooser.best_mixture(fitted["sequential_rules"], fitted["item_knn"])
+    plain = split.chosen_on or split
+    chooser = _Chooser(plain.valid, dataset.num_items, seed)
     content = _content(dataset)
+    make = _makers(plain.train, dataset.num_items, content)
+    fitted: dict[str, FittedBaseline] = {}
+    ordered = plain.train.order != "none"
+    grids = GRIDS if ordered else {name: grid | {"decay": (1.0,)} for name, grid in GRIDS.items()}
+    order = "sequential_rules" if ordered else "item_knn"
+    mixtures = {}
+    if ordered:
+        mixtures["rules_and_knn"] = ("sequential_rules", "item_knn")
     if content is not None:
-        choose("content_knn", "content_knn", lambda decay: ContentKNN(content, decay), **ageless)
-        partner = "sequential_rules" if ordered else "item_knn"
-        name = "rules_and_content" if ordered else "knn_and_content"
+        mixtures["rules_and_content" if ordered else "knn_and_content"] = (order, "content_knn")
+    for name, maker in make.items():
         progress(name)
-        fitted[name] = chooser.best_mixture(fitted[partner], fitted["content_knn"])
-    return fitted
+        fitted[name] = chooser.best(maker, grids.get(name, {}))
+    for name, (first, second) in mixtures.items():
+        progress(name)
+        fitted[name] = chooser.best_mixture(fitted[first], fitted[second])
+    if split.chosen_on is None:
+        return fitted
+    again = _makers(split.train, dataset.num_items, content)
+    refitted = {name: replace(fitted[name], baseline=again[name](**fitted[name].settings)) for name in make}
+    for name, (first, second) in mixtures.items():
+        mixture = fitted[name].baseline
+        assert isinstance(mixture, Mixture), "mixtures are listed apart"
+        parts = {"first": refitted[first].baseline, "second": refitted[second].baseline}
+        refitted[name] = replace(fitted[name], baseline=replace(mixture, **parts))
+    return refitted
+
+
+def _makers(train: Sequences, num_items: int, content: Any) -> dict[str, Callable[..., Baseline]]:
+    """What fits each baseline that the data allow, by name, from its settings."""
+    similar = functools.cache(lambda shrink: ItemKNN.fit(train, num_items, shrink=shrink, decay=1.0))
+    makers: dict[str, Callable[..., Baseline]] = {
+        "popularity": lambda: Popularity.fit(train, num_items),
+        "item_knn": lambda shrink, decay: replace(similar(shrink), decay=decay),
+    }
+    if train.order != "none":
+        makers["sequential_rules"] = lambda window, shrink, decay: SequentialRules.fit(
+            train, num_items, window=int(window), shrink=shrink, decay=decay
+        )
+    if content is not None:
+        makers["content_knn"] = lambda decay: ContentKNN(content, decay)
+    return makers
 
 
 class _Chooser:
@@ -96,7 +116,7 @@ class _Chooser:
 
     def best(self, make: Callable[..., Baseline], grid: dict[str, tuple[float, ...]]) -> FittedBaseline:
         candidates = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-        if len(self.valid) == 0:
+        if len(self.valid) == 0 or not grid:
             return FittedBaseline(baseline=make(**candidates[0]), settings=candidates[0], validation=None)
         best: FittedBaseline | None = None
         for settings in candidates:

@@ -64,6 +64,7 @@ class Split:
         train: training events of every user of the dataset (a user may have none).
         valid, test: queries; test histories contain the validation events.
         train_items: True for items with at least one training event; the others are cold. (V,)
+        chosen_on: of a refit split, the plain one on whose validation events every choice was made; else None.
     """
 
     protocol: dict
@@ -71,10 +72,17 @@ class Split:
     valid: Queries
     test: Queries
     train_items: np.ndarray
+    chosen_on: Split | None = None
 
 
 def make_split(
-    sequences: Sequences, num_items: int, name: SplitName = "auto", *, quantile: float = 0.9, seed: int = 0
+    sequences: Sequences,
+    num_items: int,
+    name: SplitName = "auto",
+    *,
+    quantile: float = 0.9,
+    seed: int = 0,
+    refit: bool = False,
 ) -> Split:
     """Split ``sequences`` by the named protocol.
 
@@ -84,6 +92,7 @@ def make_split(
         quantile: global time only: events after this quantile of all timestamps are test, and of those before, again
             the events after this quantile are validation. Each is asked for with all the user's earlier events known.
         seed: draws the held-out event where histories are sets.
+        refit: train on the validation events too; nothing is left to choose on. Another protocol.
 
     Raises:
         DataError: if the data lacks what the protocol needs, or nothing is left to train on or to ask for.
@@ -96,12 +105,13 @@ def make_split(
         part, parameters = _leave_one_out(sequences, seed)
     else:
         part, parameters = _global_time(sequences, quantile)
-    protocol = {"split": name, "order": sequences.order, **parameters}
+    trained_on = "train and validation" if refit else "train"
+    protocol = {"split": name, "order": sequences.order, **parameters, "trained_on": trained_on}
     protocol["hash"] = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:16]
 
-    train = sequences.select(part == 0)
+    train = sequences.select(part < 2 if refit else part == 0)
     ask = _successive if name == "global_time" else _all_at_once
-    valid = ask(sequences, part, 1)
+    valid = ask(sequences, part, -1 if refit else 1)
     test = ask(sequences, part, 2)
     for what, number in (("training events", len(train.item_idx)), ("test events", len(test))):
         if number == 0:
@@ -111,7 +121,8 @@ def make_split(
             )
     train_items = np.zeros(num_items, dtype=bool)
     train_items[train.item_idx] = True
-    return Split(protocol=protocol, train=train, valid=valid, test=test, train_items=train_items)
+    plain = make_split(sequences, num_items, name, quantile=quantile, seed=seed) if refit else None
+    return Split(protocol=protocol, train=train, valid=valid, test=test, train_items=train_items, chosen_on=plain)
 
 
 def _provided(sequences: Sequences) -> np.ndarray:

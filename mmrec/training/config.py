@@ -33,6 +33,9 @@ class TrainConfig:
     """auto: the split that the interactions bring, else leave_one_out."""
     split_quantile: float = 0.9
     """global_time only: events after this quantile of all times are test, and again the same share is validation."""
+    refit: bool = False
+    """Train on the validation events too, for just the epochs that are given: nothing is left to choose on. What
+    `mmrec refit` sets."""
     seed: int = 0
     """Decides initial weights, order of samples, negatives, dropout."""
     max_epochs: int = 100

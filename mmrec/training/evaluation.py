@@ -97,7 +97,13 @@ def _with_users(
     seconds: dict[str, float],
 ) -> Vectors:
     config = json.loads((folder / "config.json").read_text())
-    split = make_split(dataset.sequences, dataset.num_items, config["split"], quantile=config["split_quantile"])
+    split = make_split(
+        dataset.sequences,
+        dataset.num_items,
+        config["split"],
+        quantile=config["split_quantile"],
+        refit=config["refit"],
+    )
     started = time.perf_counter()
     queries = queries_of(split, part)
     users = encode_histories(user_encoder, items, queries.history, query_times=queries.times)

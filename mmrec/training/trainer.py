@@ -5,6 +5,7 @@ Read downwards: fit -> epoch -> step.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import signal
@@ -20,10 +21,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mmrec.batch import StepBatch
+from mmrec.config import from_dict
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import make_split
 from mmrec.distributed import all_gather_rows, rank, share, world_size
-from mmrec.errors import ConfigError, TrainingError
+from mmrec.errors import CheckpointError, ConfigError, TrainingError
 from mmrec.inference import encode_catalog, encode_histories, use_tower_outputs
 from mmrec.item_encoder import fit_preprocessings, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import CatalogInputs
@@ -31,13 +33,13 @@ from mmrec.metrics.ranking import ranking_metrics
 from mmrec.modality_encoders.tower import TowerEncoder
 from mmrec.model import Recommender, load_weights
 from mmrec.retrieval import rank_targets
-from mmrec.training.checkpoint import RunState, check_dataset, load_training_state, save_checkpoint
+from mmrec.training.checkpoint import RunState, check_dataset, find_checkpoint, load_training_state, save_checkpoint
 from mmrec.training.config import TrainConfig
 from mmrec.training.loader import StepLoader
 from mmrec.training.sampler import StepSampler, random_generator
 from mmrec.training.telemetry import MetricsFile, StepClock, progress_bar
 
-__all__ = ["Trainer", "train"]
+__all__ = ["Trainer", "refit_config", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,26 @@ def train(config: TrainConfig) -> Path:
     return Trainer(config).fit()
 
 
+def refit_config(run: Path, out: Path) -> TrainConfig:
+    """The finished ``run`` again, with the validation events, for as many epochs as its best checkpoint had.
+
+    Raises: CheckpointError if the run has not finished; ConfigError if it is a refit itself.
+    """
+    folder = find_checkpoint(run)
+    if not (folder.parent / "finished.json").is_file():
+        raise CheckpointError(f"{run} has not finished; only then is it known for how long to train again")
+    config = from_dict(TrainConfig, json.loads((folder / "config.json").read_text()))
+    if config.refit:
+        raise ConfigError(f"{run} is a refit already; give the run whose epochs were chosen on validation")
+    best, _ = load_training_state(folder, config)
+    config = dataclasses.replace(config, refit=True, out=out, max_epochs=best.epoch)
+    if best.tower_epoch < 0:  # best before its towers learnt
+        return dataclasses.replace(config, rest_epochs=best.epoch, tower_epochs=0)
+    if config.rest_epochs:
+        return dataclasses.replace(config, rest_epochs=best.tower_epoch, tower_epochs=best.epoch - best.tower_epoch)
+    return config
+
+
 class Trainer:
     """One run: builds everything from the configuration, resumes where the run folder stands."""
 
@@ -65,9 +87,13 @@ class Trainer:
         self.device = self.accelerator.device
         self.dataset = Dataset.open(config.data)
         self.split = make_split(
-            self.dataset.sequences, self.dataset.num_items, config.split, quantile=config.split_quantile
+            self.dataset.sequences,
+            self.dataset.num_items,
+            config.split,
+            quantile=config.split_quantile,
+            refit=config.refit,
         )
-        if not len(self.split.valid):
+        if not len(self.split.valid) and not config.refit:
             raise ConfigError(
                 f"split {config.split!r} of {config.data} has no validation events, on which the model is chosen; "
                 "give some interactions the split 'valid', or use --split leave_one_out"
@@ -254,7 +280,14 @@ class Trainer:
         )
 
     def _validate(self, clock: StepClock) -> None:
-        """Exact full ranking of the validation targets; every rank takes a share of the queries."""
+        """Exact full ranking of the validation targets; every rank takes a share of the queries.
+
+        A refit has none: its last epoch counts.
+        """
+        state = self.state
+        if self.config.refit:
+            state.best_epoch, state.best_step = state.epoch, state.step
+            return
         vectors = encode_catalog(self.recommender, self.catalog, np.arange(self.dataset.num_items))
         queries = self.validation_queries.take(np.arange(rank(), len(self.validation_queries), world_size()))
         users = encode_histories(self.recommender.user_encoder, vectors, queries.history, query_times=queries.times)
@@ -263,7 +296,6 @@ class Trainer:
         mine = torch.tensor(np.stack([metrics[name] for name in names], axis=1))  # (q, 3)
         everyone = all_gather_rows(mine.to(self.device), share(len(self.validation_queries)))
         self.validation = dict(zip(names, everyone.mean(0).tolist(), strict=True))
-        state = self.state
         if self.validation[SELECTION_METRIC] > state.best_metric:
             state.best_metric, state.best_epoch, state.best_step = (
                 self.validation[SELECTION_METRIC],
@@ -315,7 +347,7 @@ class Trainer:
         if state.step_in_epoch:
             return False
         since = max(state.best_epoch, state.tower_epoch, 0)
-        out_of_patience = state.epoch - since >= config.patience
+        out_of_patience = state.epoch - since >= config.patience and not config.refit
         if self.resting and config.tower_epochs and (out_of_patience or state.epoch >= config.rest_epochs):
             self._wake_towers()
             out_of_patience = False
