@@ -97,6 +97,7 @@ class StepBatch:
         step_items: catalogue indices of all distinct items of the step, ascending. ("S",)
         candidate_idx: catalogue indices of the step's distinct softmax candidates, ascending. ("C",)
         log_inclusion: log probability that each candidate is among the candidates. ("C",)
+        num_items: items that could be candidates: all training items.
         num_targets: events with a target, in the global batch.
         rank_users: histories of each rank.
     """
@@ -106,6 +107,7 @@ class StepBatch:
     step_items: Int[Tensor, " S"]
     candidate_idx: Int[Tensor, " C"]
     log_inclusion: Float[Tensor, " C"]
+    num_items: int
     num_targets: int
     rank_users: tuple[int, ...]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmrec.batch import ItemBatch
@@ -23,6 +24,7 @@ from mmrec.modality_encoders import AnyEncoderConfig, EncoderConfig, ModalityEnc
 __all__ = [
     "ItemEncoder",
     "ItemEncoderConfig",
+    "ItemTokens",
     "fit_preprocessings",
     "load_preprocessings",
     "modality_dropout",
@@ -48,6 +50,22 @@ class ItemEncoderConfig:
         ready: Mapping[str, ModalityEncoder] | None = None,
     ) -> ItemEncoder:
         return ItemEncoder(self, preprocessings, only, ready)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemTokens:
+    """Tokens of all modalities side by side, before fusion.
+
+    Attributes:
+        mask: True = real. ("I", "T")
+        modality: column of the modality that each token belongs to. ("T",)
+        unused: zero, with a gradient path to the encoders that had nothing to do.
+    """
+
+    tokens: Float[Tensor, "I T D"]
+    mask: Bool[Tensor, "I T"]
+    modality: Int[Tensor, " T"]
+    unused: Float[Tensor, ""]
 
 
 class ItemEncoder(nn.Module):
@@ -89,6 +107,10 @@ class ItemEncoder(nn.Module):
         self.fusion = config.fusion.build(config.dim, len(config.encoders))
 
     def forward(self, items: ItemBatch) -> Float[Tensor, "I D"]:
+        return self.fuse(self.tokens(items))
+
+    def tokens(self, items: ItemBatch) -> ItemTokens:
+        """What each modality's encoder says of the items that have it."""
         tokens, masks, modality = [], [], []
         unused = self.fusion.parameters().__next__().new_zeros(())
         for name, encoder in self.encoders.items():
@@ -106,7 +128,19 @@ class ItemEncoder(nn.Module):
             tokens, modality = [unused.new_zeros(len(items), 1, self.dim)], [0]
             masks = [torch.zeros(len(items), 1, dtype=torch.bool, device=unused.device)]
         columns = torch.tensor(modality, device=tokens[0].device)
-        return self.fusion(torch.cat(tokens, 1), torch.cat(masks, 1), columns) + unused
+        return ItemTokens(tokens=torch.cat(tokens, 1), mask=torch.cat(masks, 1), modality=columns, unused=unused)
+
+    def fuse(self, tokens: ItemTokens) -> Float[Tensor, "I D"]:
+        """One vector an item."""
+        return self.fusion(tokens.tokens, tokens.mask, tokens.modality) + tokens.unused
+
+    def content_vectors(self, tokens: ItemTokens) -> tuple[Float[Tensor, "C I D"], Bool[Tensor, "C I"]]:
+        """By content modality (all but the id), the unit mean of each item's tokens, and whether it has any."""
+        content = [column for name, column in self.columns.items() if name != "item_id"]
+        member = tokens.modality == torch.tensor(content, device=tokens.modality.device)[:, None]  # (C, T)
+        real = tokens.mask & member[:, None]  # (C, I, T)
+        total = real.to(tokens.tokens.dtype)[:, :, None] @ tokens.tokens.masked_fill(~tokens.mask[..., None], 0.0)
+        return F.normalize(total[:, :, 0], dim=-1), real.any(-1)
 
     @torch.no_grad()
     def calibrate(self, items: ItemBatch) -> None:

@@ -22,16 +22,30 @@ from torch import Tensor, nn
 
 from mmrec.batch import ItemBatch, SequenceBatch, StepBatch
 from mmrec.config import from_dict, to_dict
-from mmrec.distributed import all_gather_rows, gather_shares, world_size
+from mmrec.distributed import all_gather_rows, gather_shares, rank, world_size
 from mmrec.errors import CheckpointError
-from mmrec.item_encoder import ItemEncoderConfig, load_preprocessings, save_preprocessings
+from mmrec.item_encoder import ItemEncoderConfig, ItemTokens, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import ItemInputs
 from mmrec.modality_encoders import ModalityEncoder, Preprocessing
 from mmrec.modality_encoders.graph import GraphEncoder
-from mmrec.objectives import ContrastiveConfig, NextItemConfig, info_nce, next_item_loss
+from mmrec.objectives import (
+    ContrastiveConfig,
+    ModalityAlignmentConfig,
+    NextItemConfig,
+    gbce_loss,
+    info_nce,
+    modality_alignment,
+    next_item_loss,
+    sigmoid_contrastive,
+)
 from mmrec.user_encoders import SASRecConfig, UserEncoder, UserEncoderConfig
 
 __all__ = ["ModelConfig", "Recommender", "load_model", "load_user_encoder", "load_weights", "model_hash", "save_model"]
+
+# Of the logits: 1 / temperature at most.
+MAX_SCALE = 100.0
+# Start of the bias of sigmoid losses, in which nearly all pairs are negatives: that of SigLIP (Zhai et al. 2023).
+LOGIT_BIAS = -10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +56,7 @@ class ModelConfig:
     user_encoder: UserEncoderConfig = field(default_factory=SASRecConfig)
     next_item: NextItemConfig = field(default_factory=NextItemConfig)
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
+    modality_alignment: ModalityAlignmentConfig = field(default_factory=ModalityAlignmentConfig)
     temperature: float = 0.07
     """Start of the learned temperature that divides inner products in the objectives; greater than 0."""
 
@@ -62,6 +77,10 @@ class Recommender(nn.Module):
         preprocessings: per modality, what was fitted to the training data.
         only: modalities that items will be encoded from; the networks of the others are not built. None: all.
         ready: modality encoders to use in place of those of the configuration.
+
+    Attributes:
+        bank: with ``next_item.refresh_steps``, the candidates of the softmax: catalogue indices of all training items,
+            ascending, and their vectors as of the last refresh. ("V",), ("V", "D")
     """
 
     def __init__(
@@ -77,6 +96,10 @@ class Recommender(nn.Module):
         self.item_encoder = config.item_encoder.build(preprocessings, only, ready)
         self.user_encoder = config.user_encoder.build(config.item_encoder.dim)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        sigmoids = {"next_item": config.next_item.loss == "gbce", "contrastive": config.contrastive.form == "sigmoid"}
+        start = {name: torch.tensor(LOGIT_BIAS) for name, needed in sigmoids.items() if needed}
+        self.logit_bias = nn.ParameterDict(start)
+        self.bank: tuple[Tensor, Tensor] | None = None
 
     def encode_items(self, items: ItemBatch) -> Float[Tensor, "I D"]:
         """Vectors of unit length, whatever modalities each item has."""
@@ -92,42 +115,63 @@ class Recommender(nn.Module):
         DistributedDataParallel averages gradients over ranks; with this scaling the average is the gradient of the
         one-process loss, for the item encoder (through the gather) as for the user encoder and the temperature.
         """
-        table = self._step_table(step)  # (S, D)
+        tokens = self.item_encoder.tokens(step.items)
+        mine = F.normalize(self.item_encoder.fuse(tokens), dim=-1)
+        table = gather_shares(mine, len(step.step_items))  # (S, D): all items of the step, by catalogue index
         sequences = step.sequences
         users = self.encode_users(table[_rows(step, sequences.item_idx)], sequences)  # (N, D)
         scale = self.log_scale.exp()
         losses = {"next_item": self._next_item(step, users, table, scale)}
         if self.config.contrastive.weight > 0:
             losses["contrastive"] = self._contrastive(step, users, table, scale)
+        if self.config.modality_alignment.weight > 0:
+            losses["modality_alignment"] = self._modality_alignment(step, tokens, scale)
         return losses
+
+    @torch.no_grad()
+    def limit_temperature(self) -> None:
+        """Keep the temperature between 1 / 100 and 1; called after each step.
+
+        Left alone it can run away: towards 0 where the model is certain of its training events, until a single logit
+        overflows. The bound of CLIP (Radford et al. 2021, section 2.5).
+        """
+        self.log_scale.clamp_(0.0, math.log(MAX_SCALE))
 
     def total(self, losses: dict[str, Tensor]) -> Float[Tensor, ""]:
         """Weighted sum of the losses."""
         return torch.stack([getattr(self.config, name).weight * loss for name, loss in losses.items()]).sum()
 
-    def _step_table(self, step: StepBatch) -> Float[Tensor, "S D"]:
-        """Vectors of all items of the step in ascending order of catalogue index; this rank encodes its share."""
-        return gather_shares(self.encode_items(step.items), len(step.step_items))
-
     def _next_item(self, step: StepBatch, users: Tensor, table: Tensor, scale: Tensor) -> Tensor:
         target_idx = _targets(step.sequences)
         known = target_idx >= 0
+        candidate_idx, candidates, log_inclusion = self._candidates(step, table)
         exclude = self.config.next_item.exclude_seen
-        seen = _seen_candidates(step.sequences, step.candidate_idx, known) if exclude else None
-        losses = next_item_loss(
-            users[known],
-            table[_rows(step, target_idx[known])],
-            target_idx[known],
-            table[_rows(step, step.candidate_idx)],
-            step.candidate_idx,
-            step.log_inclusion,
-            scale,
-            seen,
-        )
+        seen = _seen_candidates(step.sequences, candidate_idx, known) if exclude else None
+        users, targets, target_idx = users[known], table[_rows(step, target_idx[known])], target_idx[known]
+        config = self.config.next_item
+        if config.loss == "softmax":
+            log_q = log_inclusion if config.log_q else torch.zeros_like(log_inclusion)
+            losses = next_item_loss(users, targets, target_idx, candidates, candidate_idx, log_q, scale, seen)
+        else:
+            losses = gbce_loss(
+                users, targets, target_idx, candidates, candidate_idx, scale, self.logit_bias["next_item"],
+                num_items=step.num_items, calibration=config.calibration, seen=seen,
+            )  # fmt: skip
         return losses.sum() * (world_size() / step.num_targets)
 
+    def _candidates(self, step: StepBatch, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Catalogue indices, vectors and log inclusion of the softmax's candidates.
+
+        With a bank all training items are: those of the step as they are now, with gradient, the others as they were.
+        """
+        if self.bank is None:
+            return step.candidate_idx, table[_rows(step, step.candidate_idx)], step.log_inclusion
+        item_idx, vectors = self.bank
+        place = torch.searchsorted(item_idx, step.step_items)
+        return item_idx, vectors.to(table.dtype).index_put((place,), table), torch.zeros_like(vectors[:, 0])
+
     def _contrastive(self, step: StepBatch, users: Tensor, table: Tensor, scale: Tensor) -> Tensor:
-        """InfoNCE both ways between the last vector of each history and its target, over the global batch."""
+        """The last vector of each history and its target, over the global batch."""
         last = step.sequences.offsets[1:] - 1
         item_idx = _targets(step.sequences)[last]
         users = users[last]
@@ -135,12 +179,27 @@ class Recommender(nn.Module):
         all_users = all_gather_rows(users, step.rank_users)
         all_item_idx = all_gather_rows(item_idx, step.rank_users)
         all_items = table[_rows(step, all_item_idx)]
-        first = sum(step.rank_users[: torch.distributed.get_rank()]) if world_size() > 1 else 0
+        num_users = sum(step.rank_users)
+        first = sum(step.rank_users[: rank()])
         positive = first + torch.arange(len(last), device=last.device)
+        if self.config.contrastive.form == "sigmoid":
+            bias = self.logit_bias["contrastive"]
+            losses = sigmoid_contrastive(users, all_items, positive, item_idx, all_item_idx, scale, bias)
+            return losses.sum() * (world_size() / num_users)
         both = info_nce(users, all_items, positive, item_idx, all_item_idx, scale) + info_nce(
             items, all_users, positive, item_idx, all_item_idx, scale
         )
-        return both.sum() * (world_size() / (2 * sum(step.rank_users)))
+        return both.sum() * (world_size() / (2 * num_users))
+
+    def _modality_alignment(self, step: StepBatch, tokens: ItemTokens, scale: Tensor) -> Tensor:
+        """Between the content modalities of each item of the step, over all ranks."""
+        vectors, present = self.item_encoder.content_vectors(tokens)
+        num_items = len(step.step_items)
+        everywhere = gather_shares(vectors.transpose(0, 1).contiguous(), num_items).transpose(0, 1)
+        all_present = gather_shares(present.T.to(vectors.dtype).contiguous(), num_items).T > 0
+        columns = torch.arange(rank(), num_items, world_size(), device=vectors.device)
+        total, num_terms = modality_alignment(vectors, present, everywhere, all_present, columns, scale)
+        return total * (world_size() / max(num_terms, 1))
 
 
 def _seen_candidates(

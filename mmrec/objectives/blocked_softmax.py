@@ -1,4 +1,4 @@
-"""Log-sum-exp of scores against many candidates, without ever holding all the scores.
+"""Sums over the scores against many candidates, without ever holding all the scores.
 
 Legend: N rows (events), C candidates, D model width, S excluded pairs.
 """
@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["blocked_logsumexp"]
+__all__ = ["blocked_logsumexp", "blocked_softplus_sum"]
 
 # Rows and candidates of a block: its scores stay in a CPU's cache, or keep a GPU busy.
 BLOCK = {"cpu": (256, 4096), "cuda": (4096, 16384)}
@@ -80,6 +81,60 @@ class _BlockedLogSumExp(torch.autograd.Function):
             of_users *= gradients[0][:, None]
             of_scale = (of_users * users).sum()
         return of_users.mul_(scale), of_candidates.mul_(scale), of_scale, None, None, None
+
+
+def blocked_softplus_sum(
+    users: Float[Tensor, "N D"],
+    candidates: Float[Tensor, "C D"],
+    scale: Float[Tensor, ""] | float,
+    bias: Float[Tensor, ""] | float,
+    excluded: tuple[Int[Tensor, " S"], Int[Tensor, " S"]],
+) -> Float[Tensor, " N"]:
+    """``sum_j log(1 + exp(scale * users @ candidates.T + bias))`` over the candidates that a row does not exclude.
+
+    Memory, precision and ``excluded`` as in :func:`blocked_logsumexp`; differentiable once, in users, candidates,
+    scale and bias.
+    """
+    dtype = torch.promote_types(users.dtype, torch.float32)
+    scale, bias = (torch.as_tensor(value, dtype=dtype, device=users.device) for value in (scale, bias))
+    result = _BlockedSoftplusSum.apply(users.to(dtype), candidates.to(dtype), scale, bias, *excluded)
+    assert isinstance(result, Tensor)
+    return result
+
+
+class _BlockedSoftplusSum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, users: Tensor, candidates: Tensor, scale: Tensor, bias: Tensor, rows: Tensor, columns: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(users, candidates, scale, bias, rows, columns)
+        total = users.new_zeros(len(users))
+        with torch.autocast(users.device.type, enabled=False):
+            for part, _, scores in _blocks(*_with_bias(users, candidates, scale, bias), rows, columns):
+                total[part] += F.softplus(scores).sum(1)  # 0 for -inf
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        users, candidates, scale, bias, rows, columns = ctx.saved_tensors
+        of_users, of_candidates, of_bias = torch.zeros_like(users), torch.zeros_like(candidates), torch.zeros_like(bias)
+        weighted = users * gradients[0][:, None]
+        with torch.autocast(users.device.type, enabled=False):
+            for part, place, scores in _blocks(*_with_bias(users, candidates, scale, bias), rows, columns):
+                slope = scores.sigmoid_()  # of softplus
+                of_users[part].addmm_(slope, candidates[place])
+                of_candidates[place].addmm_(slope.T, weighted[part])
+                of_bias += slope.sum(1) @ gradients[0][part]
+            of_users *= gradients[0][:, None]
+            of_scale = (of_users * users).sum()
+        return of_users.mul_(scale), of_candidates.mul_(scale), of_scale, of_bias, None, None
+
+
+def _with_bias(users: Tensor, candidates: Tensor, scale: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Two matrices whose product is ``scale * users @ candidates.T + bias``."""
+    left = torch.cat([scale * users, bias.expand(len(users), 1)], 1)
+    return left, torch.cat([candidates, candidates.new_ones(len(candidates), 1)], 1)
 
 
 def _blocks(left: Tensor, right: Tensor, rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:

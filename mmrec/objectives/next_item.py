@@ -6,27 +6,48 @@ Legend: N events with a known next item, C candidates of the step, D model width
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmrec.errors import ConfigError
 from mmrec.objectives.blocked_softmax import blocked_logsumexp
 
-__all__ = ["NextItemConfig", "log_inclusion_probability", "next_item_loss"]
+__all__ = ["NextItemConfig", "log_inclusion_probability", "next_item_loss", "no_negatives"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NextItemConfig:
-    """Sampled softmax over uniform and in-batch candidates, corrected for how likely each was to be drawn."""
+    """Softmax or binary cross-entropy of the item taken next against candidates that the global batch shares."""
 
+    loss: Literal["softmax", "gbce"] = "softmax"
+    """softmax: cross-entropy. gbce: generalised binary cross-entropy of gSASRec."""
+    negatives: Literal["mixed", "uniform", "in_batch"] = "mixed"
+    """uniform: items drawn uniformly. in_batch: the targets of the global batch, over all processes. mixed: both."""
     num_negatives: int = 4096
-    """Items drawn uniformly without replacement for each step, shared by the global batch; all training items where
-    there are fewer: the loss is then the full softmax."""
+    """Items drawn uniformly without replacement for each step; all training items where there are fewer: the loss is
+    then the full softmax. None are drawn for in_batch."""
+    log_q: bool = True
+    """Correct a softmax for how likely each candidate was to be drawn; without it frequent items are pushed down."""
+    refresh_steps: int = 0
+    """0: every candidate is encoded in its step. k: all training items are candidates, in a full softmax; those that a
+    step does not encode have the vectors of the last refresh, at most k - 1 steps old, and receive no gradient."""
+    calibration: float = 0.75
+    """gbce only: 0 is plain binary cross-entropy, 1 makes its probabilities those of a full catalogue of negatives."""
     exclude_seen: bool = True
     """Items of the history read so far are no negatives: evaluation and recommendation leave them out too."""
     weight: float = 1.0
     """Factor of this objective in the sum."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.calibration <= 1.0:
+            raise ConfigError(f"calibration is {self.calibration}; it must lie between 0 and 1")
+        if self.num_negatives < 1 and self.negatives != "in_batch":
+            raise ConfigError(f"num_negatives is {self.num_negatives}; give at least 1, or negatives in_batch")
+        if self.refresh_steps < 0:
+            raise ConfigError(f"refresh_steps is {self.refresh_steps}; it must be 0 (off) or more")
 
 
 def next_item_loss(
@@ -55,16 +76,30 @@ def next_item_loss(
         scale: 1 / temperature, multiplied into every inner product.
         seen: (events, candidates) that are no negatives of each other, as rows of ``users`` and ``candidates``.
 
+    Returns: at least 0; 0 where an event has no negative at all.
+
     Source: Bengio and Senecal 2008 (sampled softmax); Yi et al. 2019 (logQ); the positive left uncorrected as in
         "Correcting the LogQ Correction" (Khrylchenko et al. 2025).
     """
     positive = scale * (users * targets).sum(-1)  # (N,)
-    place = torch.searchsorted(candidate_idx, target_idx).clamp(max=len(candidate_idx) - 1)
-    (hit,) = torch.nonzero(candidate_idx[place] == target_idx, as_tuple=True)
-    rows, columns = (hit, place[hit]) if seen is None else (torch.cat([hit, seen[0]]), torch.cat([place[hit], seen[1]]))
-    negatives = blocked_logsumexp(users, candidates, scale, log_inclusion, (rows, columns))
+    negatives = blocked_logsumexp(
+        users, candidates, scale, log_inclusion, no_negatives(target_idx, candidate_idx, seen)
+    )
     positive = positive.to(negatives.dtype)
     return torch.logaddexp(positive, negatives) - positive
+
+
+def no_negatives(
+    target_idx: Int[Tensor, " N"],
+    candidate_idx: Int[Tensor, " C"],
+    seen: tuple[Int[Tensor, " S"], Int[Tensor, " S"]] | None,
+) -> tuple[Int[Tensor, " E"], Int[Tensor, " E"]]:
+    """(events, candidates) of accidental hits, in which the candidate is the event's target, and of what was seen."""
+    place = torch.searchsorted(candidate_idx, target_idx).clamp(max=len(candidate_idx) - 1)
+    (hit,) = torch.nonzero(candidate_idx[place] == target_idx, as_tuple=True)
+    if seen is None:
+        return hit, place[hit]
+    return torch.cat([hit, seen[0]]), torch.cat([place[hit], seen[1]])
 
 
 def log_inclusion_probability(
@@ -74,8 +109,8 @@ def log_inclusion_probability(
 
     Args:
         frequency: the item's share of all training targets, 0 to 1.
-        num_targets: targets in the global batch.
-        num_drawn: items drawn uniformly without replacement out of ``num_items``.
+        num_targets: targets in the global batch; 0 where targets are no candidates.
+        num_drawn: items drawn uniformly without replacement out of ``num_items``; 0 where none are.
     """
     drawn = num_drawn / num_items
     missed = (1.0 - drawn) * torch.exp(num_targets * torch.log1p(-frequency.double()))

@@ -65,6 +65,8 @@ def save_checkpoint(
     (temporary / "training_state").mkdir(parents=True)
     save_model(model, temporary, to_dict(config))
     torch.save(optimizer.state_dict(), temporary / "training_state" / "optimizer.pt")
+    if model.bank is not None:
+        torch.save(model.bank[1], temporary / "training_state" / "bank.pt")
     _write_json(temporary / "training_state" / "state.json", asdict(state))
     _write_json(temporary / "dataset.json", dataset_record(dataset))
     (temporary / "README.md").write_text(model_card(model, config, dataset, state, validation))

@@ -58,10 +58,11 @@ class StepLoader:
             candidate_idx=torch.from_numpy(step.candidate_idx.astype(np.int64)),
             log_inclusion=log_inclusion_probability(
                 torch.from_numpy(self.sampler.frequency[step.candidate_idx]),
-                step.num_targets,
+                step.num_targets if self.sampler.in_batch else 0,
                 self.sampler.num_drawn,
                 len(self.sampler.train_items),
             ),
+            num_items=len(self.sampler.train_items),
             num_targets=step.num_targets,
             rank_users=tuple(len(histories) for histories in step.shares(world_size())),
         )

@@ -10,6 +10,7 @@ import heapq
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -79,7 +80,8 @@ class StepSampler:
             nobody could have taken yet teaches nothing when it is pushed away. (V,)
         batch_size: windows in a global step.
         max_length: events that the user encoder reads.
-        num_negatives: items drawn for a step; all training items where there are fewer. 0: none.
+        num_negatives: items drawn for a step; all training items where there are fewer.
+        negatives: mixed: drawn items and the step's targets are candidates; uniform or in_batch: one of the two.
         mask_share: share of events that are masked and asked for, besides each window's last; None: next items are.
         seed: of the run.
     """
@@ -93,13 +95,15 @@ class StepSampler:
         max_length: int,
         num_negatives: int,
         seed: int,
+        negatives: Literal["mixed", "uniform", "in_batch"] = "mixed",
         mask_share: float | None = None,
     ) -> None:
         self.train = train
         self.train_items = np.flatnonzero(train_items)
         self.batch_size = batch_size
         self.max_length = max_length
-        self.num_drawn = min(num_negatives, len(self.train_items))
+        self.num_drawn = 0 if negatives == "in_batch" else min(num_negatives, len(self.train_items))
+        self.in_batch = negatives != "uniform"
         self.mask_share = mask_share
         self.seed = seed
         self._learnable = np.flatnonzero(train.lengths >= 2)
@@ -146,7 +150,7 @@ class StepSampler:
             targets = np.concatenate([items[1:] for items in events])
         else:
             targets = np.concatenate(events)[np.concatenate(masked)]
-        candidates = np.union1d(drawn, targets)
+        candidates = np.union1d(drawn, targets) if self.in_batch else np.sort(drawn)
         return Step(
             epoch=epoch,
             index=index,
@@ -154,7 +158,7 @@ class StepSampler:
             timestamps=timestamps or None,
             masked=masked,
             candidate_idx=candidates,
-            item_idx=np.union1d(candidates, np.concatenate(events)),
+            item_idx=np.union1d(candidates, np.concatenate(events)),  # targets are among the events
         )
 
     def _shuffled_set(self, epoch: int, user: int) -> np.ndarray:

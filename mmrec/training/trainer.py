@@ -143,6 +143,7 @@ class Trainer:
             batch_size=config.tower_batch_size if wake else config.batch_size,
             max_length=config.model.user_encoder.max_length,
             num_negatives=config.tower_negatives if wake else config.model.next_item.num_negatives,
+            negatives=config.model.next_item.negatives,
             mask_share=getattr(config.model.user_encoder, "mask_share", None),
             seed=config.seed,
         )
@@ -166,6 +167,9 @@ class Trainer:
         check_dataset(folder, self.dataset)
         self.state, optimizer = load_training_state(folder, self.config)
         load_weights(model, folder)
+        if self.config.model.next_item.refresh_steps:
+            bank = torch.load(folder / "training_state" / "bank.pt", map_location=self.device, weights_only=True)
+            model.bank = torch.from_numpy(np.flatnonzero(self.split.train_items)).to(self.device), bank
         self.optimizer.load_state_dict(optimizer)
         logger.info("going on at epoch %d, step %d of %s", self.state.epoch, self.state.step, self.run)
 
@@ -242,6 +246,7 @@ class Trainer:
         tower_rate = self._warmed_up(config.learning_rate * config.tower_rate, state.step - state.tower_step)
         for group in self.optimizer.param_groups:
             group["lr"] = tower_rate if group["tower"] else rate
+        self._refresh_bank()
         losses = self.model(batch.to(self.device))
         total = self.recommender.total(losses)
         self.accelerator.backward(total)
@@ -252,12 +257,21 @@ class Trainer:
             self._stop_diverged(batch, float(means[0]), float(norm))
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.recommender.limit_temperature()
         values = dict(zip(["loss", *losses], means, strict=True))
         line = {"step": state.step, "epoch": state.epoch, "learning_rate": rate, "gradient_norm": norm, **values}
         self._pending.append(line)
         state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
         clock.count(batch.num_targets, len(batch.step_items))
         self.bar.advance(clock.status(values["loss"]))
+
+    def _refresh_bank(self) -> None:
+        """Encode all training items anew where the schedule asks for it, or where there is no bank yet."""
+        every, model = self.config.model.next_item.refresh_steps, self.recommender
+        if every and (model.bank is None or self.state.step % every == 0):
+            known = np.flatnonzero(self.split.train_items)
+            vectors = encode_catalog(model, self.catalog, known)
+            model.bank = torch.from_numpy(known).to(self.device), vectors.clone()  # a plain tensor, for autograd
 
     def _warmed_up(self, rate: float, steps: int) -> float:
         return rate * min(1.0, (steps + 1) / max(1, self.config.warmup_steps))

@@ -10,12 +10,25 @@ import torch
 
 from mmrec.distributed import rank
 from mmrec.inference import use_tower_outputs
+from mmrec.objectives import ContrastiveConfig, ModalityAlignmentConfig, NextItemConfig
 from mmrec.training.presets import preset
 from mmrec.training.trainer import Trainer
+from mmrec.user_encoders import BERT4RecConfig
+
+OBJECTIVES = {
+    "default": {},
+    "info_nce": {"contrastive": ContrastiveConfig(weight=0.5)},
+    "sigmoid": {"contrastive": ContrastiveConfig(weight=0.5, form="sigmoid")},
+    "gbce": {"next_item": NextItemConfig(loss="gbce", num_negatives=9, negatives="uniform")},
+    "in_batch": {"next_item": NextItemConfig(negatives="in_batch")},
+    "alignment": {"modality_alignment": ModalityAlignmentConfig(weight=0.5)},
+    "bert4rec": {"user_encoder": BERT4RecConfig(max_length=20)},
+}
 
 
-def first_step(dataset: Path, run: Path, result: Path, batch_size: int, towers: str) -> None:
+def first_step(dataset: Path, run: Path, result: Path, batch_size: int, towers: str, objective: str) -> None:
     defaults = preset("hybrid", dataset)
+    defaults = dataclasses.replace(defaults, model=dataclasses.replace(defaults.model, **OBJECTIVES[objective]))
     rest_epochs = {"rest": 10, "learn": 0}[towers]
     sizes = {"batch_size": batch_size, "tower_batch_size": batch_size}
     trainer = Trainer(dataclasses.replace(defaults, out=run, rest_epochs=rest_epochs, **sizes))
@@ -41,4 +54,4 @@ def first_step(dataset: Path, run: Path, result: Path, batch_size: int, towers: 
 
 
 if __name__ == "__main__":
-    first_step(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
+    first_step(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5], sys.argv[6])

@@ -13,10 +13,12 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_first_step(processes: int, dataset: Path, folder: Path, batch_size: int, towers: str = "learn") -> dict:
+def run_first_step(
+    processes: int, dataset: Path, folder: Path, batch_size: int, towers: str = "learn", objective: str = "default"
+) -> dict:
     result = folder / f"step-{processes}.pt"
     run = folder / f"run-{processes}"
-    return launch(processes, "first_step.py", dataset, run, result, str(batch_size), towers)
+    return launch(processes, "first_step.py", dataset, run, result, str(batch_size), towers, objective)
 
 
 def launch(processes: int, script: str, dataset: Path, run: Path, result: Path, *more: str) -> dict:
@@ -39,6 +41,13 @@ def assert_equal_to_1e5(found: torch.Tensor, expected: torch.Tensor, name: str) 
     torch.testing.assert_close(found, expected, atol=1e-5 * scale, rtol=0, msg=name)
 
 
+def assert_equal_steps(found: dict, expected: dict) -> None:
+    assert float(found["loss"]) == pytest.approx(float(expected["loss"]), abs=1e-5)
+    assert found["gradients"].keys() == expected["gradients"].keys()
+    for name, gradient in expected["gradients"].items():
+        assert_equal_to_1e5(found["gradients"][name], gradient, name)
+
+
 @pytest.mark.parametrize(
     ("batch_size", "towers"),
     [(8, "learn"), (1, "learn"), (8, "rest")],
@@ -47,11 +56,8 @@ def assert_equal_to_1e5(found: torch.Tensor, expected: torch.Tensor, name: str) 
 def test_two_processes_have_the_loss_and_the_gradients_of_one(tiny_dataset_path, tmp_path, batch_size, towers):
     one = run_first_step(1, tiny_dataset_path, tmp_path, batch_size, towers)
     two = run_first_step(2, tiny_dataset_path, tmp_path, batch_size, towers)
-    assert float(two["loss"]) == pytest.approx(float(one["loss"]), abs=1e-5)
-    assert one["gradients"].keys() == two["gradients"].keys()
+    assert_equal_steps(two, one)
     assert any(".tower." in name for name in one["gradients"]) == (towers == "learn")
-    for name, gradient in one["gradients"].items():
-        assert_equal_to_1e5(two["gradients"][name], gradient, name)
 
 
 def test_when_towers_wake_all_ranks_go_on_with_the_same_weights(tiny_dataset_path, tmp_path):
@@ -61,8 +67,19 @@ def test_when_towers_wake_all_ranks_go_on_with_the_same_weights(tiny_dataset_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("objective", ["info_nce", "sigmoid", "gbce", "in_batch", "alignment", "bert4rec"])
+def test_every_objective_has_the_loss_and_the_gradients_of_one_process_on_two_and_three(
+    tiny_dataset_path, tmp_path, objective
+):
+    one, two, three = (
+        run_first_step(processes, tiny_dataset_path, tmp_path, 8, "rest", objective) for processes in (1, 2, 3)
+    )
+    assert one["gradients"]["log_scale"], "the temperature learns"
+    assert_equal_steps(two, one)
+    assert_equal_steps(three, one)
+
+
+@pytest.mark.slow
 def test_three_processes_have_the_gradients_of_one(tiny_dataset_path, tmp_path):
     one = run_first_step(1, tiny_dataset_path, tmp_path, 8)
-    three = run_first_step(3, tiny_dataset_path, tmp_path, 8)
-    for name, gradient in one["gradients"].items():
-        assert_equal_to_1e5(three["gradients"][name], gradient, name)
+    assert_equal_steps(run_first_step(3, tiny_dataset_path, tmp_path, 8), one)
