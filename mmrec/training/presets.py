@@ -2,7 +2,7 @@
 
 The rules, none of them tuned to one dataset:
 
-- **width**: 64 for fewer than 1,000 items with training events, 128 up to 50,000, 256 above; with ready-made vectors
+- **width**: 64 for fewer than 1,000 items with training events, 128 up to 10,000, 256 above; with ready-made vectors
   at least 128, so that each set keeps its strongest directions.
 - **history**: the 90th percentile of the lengths of training histories, rounded up to a multiple of 10, from 20 to 200.
 - **candidates**: all training items (the full softmax) as long as a step has at most 8 million logits, fewer above;
@@ -13,6 +13,7 @@ The rules, none of them tuned to one dataset:
 - **rate**: .001; towers learn at a fifth of it.
 - **towers** of raw media rest until validation stops rising, for about 1,500 steps at most (5 to 50 epochs), and then
   learn for about 200 (2 to 10 epochs).
+- **contrastive**: weight .1 beside the next item where there is content to bring near users; none for ids alone.
 - **order**: SASRec; mean pooling where histories are sets.
 """
 
@@ -31,7 +32,7 @@ from mmrec.fusion import AttentionFusionConfig
 from mmrec.item_encoder import ItemEncoderConfig
 from mmrec.modality_encoders import MODALITY_ENCODERS
 from mmrec.model import ModelConfig
-from mmrec.objectives import NextItemConfig
+from mmrec.objectives import ContrastiveConfig, NextItemConfig
 from mmrec.training.config import TrainConfig
 from mmrec.user_encoders import USER_ENCODERS
 
@@ -79,7 +80,7 @@ def preset(
     user_encoder = user_encoder or ("mean_pool" if dataset.sequences.order == "none" else "sasrec")
     from_media = any(modality in RAW for modality in modalities)
     dropout = 0.1 if size.events_per_item >= 100 else 0.3 if size.events_per_item >= 10 else 0.5
-    width = 64 if size.num_items < 1_000 else 128 if size.num_items < 50_000 else 256
+    width = 64 if size.num_items < 1_000 else 128 if size.num_items < 10_000 else 256
     if any(modality not in (*RAW, "item_id") for modality in modalities):
         width = max(width, 128)
     p90 = float(np.quantile(size.histories, 0.9))
@@ -92,6 +93,7 @@ def preset(
     model = ModelConfig(
         item_encoder=ItemEncoderConfig(dim=width, encoders=encoders, fusion=AttentionFusionConfig()),
         user_encoder=USER_ENCODERS[user_encoder](max_length=max_length, dropout=dropout),
+        contrastive=ContrastiveConfig(weight=0.0 if modalities == ["item_id"] else 0.1),
         next_item=NextItemConfig(num_negatives=max(512, int(MAX_LOGITS / (batch_size * mean_length)))),
     )
     return TrainConfig(
