@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mmrec.dropout import Dropout
 from mmrec.errors import ConfigError
 
 __all__ = ["AttentionFusion", "AttentionFusionConfig", "FusionConfig", "SumFusion", "SumFusionConfig"]
@@ -94,7 +95,7 @@ class AttentionFusion(nn.Module):
         self.modality = nn.Parameter(0.02 * torch.randn(num_modalities, dim))
         self.latents = nn.Parameter(torch.randn(config.num_latents, dim) * dim**-0.5)
         self.key_value = nn.Linear(dim, 2 * dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.out = nn.Linear(config.num_latents * dim, dim)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)

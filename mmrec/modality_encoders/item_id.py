@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.data.dataset import Dataset
+from mmrec.dropout import Dropout
 from mmrec.modality_encoders.base import ModalityEncoder, Preprocessing, Tokens
 
 __all__ = ["ItemIdConfig", "ItemIdEncoder", "ItemIdPreprocessing"]
@@ -75,7 +76,7 @@ class ItemIdEncoder(ModalityEncoder):
     def __init__(self, num_rows: int, dim: int, config: ItemIdConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(max(num_rows, 1), dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         nn.init.normal_(self.embedding.weight, std=config.init_std)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tokens:

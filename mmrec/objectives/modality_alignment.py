@@ -48,7 +48,7 @@ def modality_alignment(
         whole step, by which the sum over all ranks is to be divided.
     Source: Radford et al. 2021 (CLIP), here for any number of modalities, some of them missing.
     """
-    total, num_terms = (vectors * 0.0).sum() + (all_vectors * 0.0).sum(), 0
+    total, num_terms = vectors[:0].sum() + all_vectors[:0].sum(), 0  # 0, with a path back to both
     for a, b in itertools.permutations(range(len(vectors)), 2):
         num_terms += int((all_present[a] & all_present[b]).sum())
         mine = present[a] & present[b]

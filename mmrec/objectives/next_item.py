@@ -82,9 +82,8 @@ def next_item_loss(
         "Correcting the LogQ Correction" (Khrylchenko et al. 2025).
     """
     positive = scale * (users * targets).sum(-1)  # (N,)
-    negatives = blocked_logsumexp(
-        users, candidates, scale, log_inclusion, no_negatives(target_idx, candidate_idx, seen)
-    )
+    excluded = no_negatives(target_idx, candidate_idx, seen)
+    negatives = blocked_logsumexp(users, candidates, scale, log_inclusion, excluded)
     positive = positive.to(negatives.dtype)
     return torch.logaddexp(positive, negatives) - positive
 
@@ -95,8 +94,8 @@ def no_negatives(
     seen: tuple[Int[Tensor, " S"], Int[Tensor, " S"]] | None,
 ) -> tuple[Int[Tensor, " E"], Int[Tensor, " E"]]:
     """(events, candidates) of accidental hits, in which the candidate is the event's target, and of what was seen."""
-    place = torch.searchsorted(candidate_idx, target_idx).clamp(max=len(candidate_idx) - 1)
-    (hit,) = torch.nonzero(candidate_idx[place] == target_idx, as_tuple=True)
+    place = torch.searchsorted(candidate_idx, target_idx)
+    (hit,) = torch.nonzero(torch.searchsorted(candidate_idx, target_idx, right=True) > place, as_tuple=True)
     if seen is None:
         return hit, place[hit]
     return torch.cat([hit, seen[0]]), torch.cat([place[hit], seen[1]])
@@ -111,7 +110,9 @@ def log_inclusion_probability(
         frequency: the item's share of all training targets, 0 to 1.
         num_targets: targets in the global batch; 0 where targets are no candidates.
         num_drawn: items drawn uniformly without replacement out of ``num_items``; 0 where none are.
+
+    Returns: at most 0; -inf for an item that can be no candidate, such as a cold one where none are drawn.
     """
     drawn = num_drawn / num_items
-    missed = (1.0 - drawn) * torch.exp(num_targets * torch.log1p(-frequency.double()))
+    missed = (1.0 - drawn) * (1.0 - frequency.double()) ** num_targets
     return torch.log1p(-missed).float()

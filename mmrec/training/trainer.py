@@ -117,6 +117,7 @@ class Trainer:
             parameter_groups(model, config.weight_decay),
             lr=config.learning_rate,
             betas=(0.9, 0.98),  # of the second moment: sparse gradients of ids are forgotten sooner
+            fused=True,
         )
         if (self.run / "latest").exists():
             self._resume(model)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmrec.batch import SequenceBatch
+from mmrec.dropout import Dropout
 from mmrec.errors import ConfigError
 from mmrec.user_encoders.packing import Mixing, Packed, View
 from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder
@@ -71,7 +72,7 @@ class _PointwiseBlock(nn.Module):
         self.inputs, self.out = nn.Linear(dim, 4 * dim), nn.Linear(dim, dim)
         self.distance_bias = nn.Embedding(config.max_length, config.num_heads)
         self.time_bias = nn.Embedding(TIME_BUCKETS, config.num_heads)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         nn.init.zeros_(self.distance_bias.weight)
         nn.init.zeros_(self.time_bias.weight)
 

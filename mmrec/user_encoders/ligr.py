@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmrec.dropout import Dropout
 from mmrec.user_encoders.packing import Mixing
 from mmrec.user_encoders.sasrec import SelfAttention
 from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder
@@ -48,7 +49,7 @@ class _GatedBlock(nn.Module):
         self.attention = SelfAttention(dim, config.num_heads, config.max_length)
         self.gate_and_value, self.last = nn.Linear(dim, 4 * dim), nn.Linear(2 * dim, dim)
         self.attention_gate, self.feed_forward_gate = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, mixing: Mixing) -> Tensor:
         added = self.attention(self.attention_norm(hidden), mixing)

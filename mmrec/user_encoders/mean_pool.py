@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrec.batch import SequenceBatch
+from mmrec.dropout import Dropout
 from mmrec.user_encoders.packing import positions
 from mmrec.user_encoders.sequential import UserState
 
@@ -42,7 +43,7 @@ class MeanPool(nn.Module):
         super().__init__()
         self.max_length = config.max_length
         self.residual = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(2 * dim, dim)
+            nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), Dropout(config.dropout), nn.Linear(2 * dim, dim)
         )
 
     def forward(self, items: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:

@@ -31,8 +31,8 @@ __all__ = ["Attend", "Growing", "Mixing", "Packed", "View", "positions"]
 CHUNK = 256
 # Events over which a decayed sum is one matrix product.
 SCAN = 64
-# Rectangles of fewer histories are not worth their own operations.
-LEAST_HISTORIES = 8
+# Cells of padding that cost less than the operations of a rectangle of its own.
+PADDING = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,8 @@ class _Rectangle:
 class Packed(Mixing):
     """A batch of whole histories.
 
-    Histories go into rectangles whose rows differ in length by less than half, so that little is computed on padding
-    and rows never see each other.
+    Histories go into rectangles of rows of similar length, so that little is computed on padding and rows never see
+    each other.
 
     Attributes:
         longest: events of the longest history.
@@ -230,19 +230,20 @@ def positions(sequences: SequenceBatch) -> Int[Tensor, " N"]:
 
 
 def _rectangles(lengths: Int[Tensor, " B"], device: torch.device, offsets: Int[Tensor, " B+1"]) -> list[_Rectangle]:
-    """Histories by length, up to 1, 2, 3, 4, 6, 8, 12, 16, ... events; few histories join the next longer ones."""
+    """Histories in order of length, cut at 1, 2, 3, 4, 6, 8, 12, 16, ... events where that saves enough padding."""
     users = torch.argsort(lengths)[int((lengths == 0).sum()) :]
     lengths = lengths[users]
+    limits = sorted({*(2**n for n in range(32)), *(3 * 2**n for n in range(30))})
+    edges = torch.searchsorted(lengths, torch.tensor(limits), right=True).unique().tolist()
     num_events = int(offsets[-1])
     rectangles, first = [], 0
-    while first < len(users):
-        step = 1 << max(int(lengths[first]) - 1, 1).bit_length() - 2 if lengths[first] > 2 else 1
-        limit = -(-int(lengths[first]) // step) * step
-        last = int(torch.searchsorted(lengths, limit, right=True))
-        last = len(users) if len(users) - last < LEAST_HISTORIES else max(last, first + LEAST_HISTORIES)
-        place = torch.arange(int(lengths[last - 1]))
-        real = (place < lengths[first:last, None]).to(device)
-        events = offsets[users[first:last].to(device)][:, None] + place.to(device)
+    for edge, after in zip(edges, [*edges[1:], 0], strict=True):
+        longer = after and int(lengths[after - 1] - lengths[edge - 1]) * (edge - first) < PADDING
+        if edge == first or longer:
+            continue
+        place = torch.arange(int(lengths[edge - 1]))
+        real = (place < lengths[first:edge, None]).to(device)
+        events = offsets[users[first:edge].to(device)][:, None] + place.to(device)
         rectangles.append(_Rectangle(torch.where(real, events, num_events), real))
-        first = last
+        first = edge
     return rectangles

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmrec.dropout import Dropout
 from mmrec.user_encoders.packing import Mixing, View
 from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder
 
@@ -52,7 +53,7 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
         self.attention = SelfAttention(dim, config.num_heads, config.max_length, causal=causal)
-        dropout = nn.Dropout(config.dropout)
+        dropout = Dropout(config.dropout)
         self.dropout = dropout
         hidden, last = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
         self.feed_forward = nn.Sequential(nn.LayerNorm(dim), hidden, nn.GELU(), dropout, last, dropout)

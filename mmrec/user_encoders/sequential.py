@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mmrec.batch import SequenceBatch
+from mmrec.dropout import Dropout
 from mmrec.errors import ConfigError, DataError
 from mmrec.user_encoders.packing import Growing, Mixing, Packed
 
@@ -62,7 +63,7 @@ class SequentialEncoder(nn.Module, ABC):
         self.recent = RecencyMean()
         self.recent_before_transition = RecencyMean()
         self.transition = nn.Linear(dim, dim, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(dim)
         self.out = nn.Linear(dim, dim)
         nn.init.zeros_(self.transition.weight)

@@ -80,17 +80,40 @@ def test_an_event_without_any_negative_learns_from_its_target_alone(case):
     assert found(case, 0.5, everything)[0].item() == pytest.approx(0.5 * math.log1p(math.exp(-positive)))
 
 
-@pytest.mark.parametrize("block", [(1, 1), (2, 4), (5, 6), (100, 100)], ids=str)
+def test_without_any_candidate_every_event_learns_from_its_target_alone(case):
+    users, table, target_idx, _, scale, bias = case
+    nothing = (users, table, target_idx, target_idx[:0], scale, bias)
+    positive = scale * (users * table[target_idx]).sum(1) + bias
+    torch.testing.assert_close(found(nothing, 0.25), -0.75 * torch.nn.functional.logsigmoid(positive))
+
+
+@pytest.mark.parametrize("block", [(1, 1), (2, 4), (3, 5), (5, 6), (100, 100)], ids=str)
 def test_blocks_change_nothing(case, monkeypatch, block):
+    inputs = [case[0], case[1], case[4], case[5]]
+    weights = torch.arange(1.0, 6.0, dtype=torch.float64)
     expected = written_out(case, 0.75, SEEN)
+    references = torch.autograd.grad(expected @ weights, inputs)
     monkeypatch.setitem(blocked_softmax.BLOCK, "cpu", block)
-    torch.testing.assert_close(found(case, 0.75, SEEN), expected, atol=1e-10, rtol=0)
+    here = found(case, 0.75, SEEN)
+    torch.testing.assert_close(here, expected, atol=1e-10, rtol=0)
+    for gradient, reference in zip(torch.autograd.grad(here @ weights, inputs), references, strict=True):
+        torch.testing.assert_close(gradient, reference, atol=1e-10, rtol=0)
+
+
+def test_low_precision_inputs_are_summed_in_float32(case):
+    users, table, _, _, scale, bias = case
+    users, candidates, none = users.detach().bfloat16(), table.detach().bfloat16(), torch.zeros(0, dtype=torch.long)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total = blocked_softplus_sum(users, candidates, scale.detach(), bias.detach(), (none, none))
+    logits = scale * users.double() @ candidates.double().T + bias
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total.double(), torch.nn.functional.softplus(logits).sum(1), atol=1e-4, rtol=1e-5)
 
 
 def test_the_blocked_sum_has_the_gradients_of_finite_differences(case):
     users, table, _, _, scale, bias = case
     excluded = (torch.tensor([1, 4, 4]), torch.tensor([0, 2, 2]))
     assert torch.autograd.gradcheck(
-        lambda *inputs: blocked_softplus_sum(*inputs, excluded),
+        lambda users, candidates, scale, bias: blocked_softplus_sum(users, candidates, scale, bias, excluded),
         (users, table[:4].detach().requires_grad_(), scale, bias),
     )

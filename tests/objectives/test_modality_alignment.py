@@ -53,7 +53,7 @@ def test_all_ranks_together_have_the_value_and_gradient_of_the_definition(vector
 
 
 def test_what_is_missing_has_no_influence(vectors):
-    changed = torch.where(PRESENT[..., None], vectors.detach(), 9.0)
+    changed = torch.where(PRESENT[..., None], vectors.detach(), torch.nan)
     own = torch.arange(6)
     before, _ = modality_alignment(vectors, PRESENT, vectors, PRESENT, own, 2.0)
     after, _ = modality_alignment(changed, PRESENT, changed, PRESENT, own, 2.0)

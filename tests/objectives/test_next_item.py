@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from mmrec.objectives import log_inclusion_probability, next_item_loss
+from mmrec.errors import ConfigError
+from mmrec.objectives import NextItemConfig, log_inclusion_probability, next_item_loss
 
 
 def dense_reference(users, items, target_idx, candidate_idx, log_inclusion, scale):
@@ -110,3 +111,43 @@ def test_inclusion_probability_counts_draws_and_targets():
 
 def test_drawing_the_whole_catalogue_includes_everything():
     assert log_inclusion_probability(torch.tensor([0.0, 0.5]), 10, 7, 7).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("num_targets", "num_drawn"), [(0, 3), (4, 0), (4, 3)], ids=["uniform", "in_batch", "mixed"])
+def test_inclusion_probability_is_how_often_an_item_is_a_candidate(num_targets, num_drawn):
+    generator = torch.Generator().manual_seed(4)
+    frequency = torch.tensor([0.0, 0.05, 0.1, 0.15, 0.3, 0.4], dtype=torch.float64)
+    steps, num_items = 40_000, len(frequency)
+    is_candidate = torch.zeros(steps, num_items, dtype=torch.bool)
+    drawn = torch.rand(steps, num_items, generator=generator).argsort(1)[:, :num_drawn]
+    is_candidate.scatter_(1, drawn, True)
+    if num_targets:
+        targets = torch.multinomial(frequency, steps * num_targets, replacement=True, generator=generator)
+        is_candidate.scatter_(1, targets.view(steps, num_targets), True)
+    found = log_inclusion_probability(frequency, num_targets, num_drawn, num_items).exp().double()
+    torch.testing.assert_close(found, is_candidate.double().mean(0), atol=0.01, rtol=0)
+
+
+def test_where_none_are_drawn_a_cold_item_cannot_and_the_only_item_must_be_a_candidate():
+    frequency = torch.tensor([0.0, 1.0])
+    assert log_inclusion_probability(frequency, 4, 0, 2).tolist() == [-math.inf, 0.0]
+    assert log_inclusion_probability(frequency, 0, 0, 2).tolist() == [-math.inf, -math.inf]
+    assert log_inclusion_probability(frequency, 0, 1, 2).tolist() == pytest.approx([math.log(0.5)] * 2)
+
+
+def test_without_any_candidate_the_loss_is_0(case):
+    users, items, target_idx, candidate_idx, log_inclusion = case
+    none = candidate_idx[:0]
+    losses = next_item_loss(users, items[target_idx], target_idx, items[none], none, log_inclusion[:0], 2.0)
+    assert losses.tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize("given", [{"calibration": -0.1}, {"calibration": 1.5}, {"num_negatives": 0}], ids=str)
+def test_a_setting_out_of_range_is_refused_by_name_and_value(given):
+    (name, value), *_ = given.items()
+    with pytest.raises(ConfigError, match=f"{name} is {value}; "):
+        NextItemConfig(**given)
+
+
+def test_in_batch_negatives_need_no_draws():
+    assert NextItemConfig(negatives="in_batch", num_negatives=0).num_negatives == 0
