@@ -102,6 +102,17 @@ class Packed(Mixing):
         self.rectangles = _rectangles(lengths, sequences.offsets.device, sequences.offsets)
 
     @functools.cached_property
+    def place(self) -> Int[Tensor, " N"]:
+        """Of each event in its history, 0 for the oldest."""
+        return positions(self.sequences)
+
+    @functools.cached_property
+    def history(self) -> Int[Tensor, " N"]:
+        """To which history each event belongs."""
+        lengths = self.sequences.lengths
+        return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+
+    @functools.cached_property
     def _order(self) -> Int[Tensor, " N"]:
         """Where each packed event stands in the concatenation of all rectangles' real cells."""
         return torch.argsort(torch.cat([rectangle.events[rectangle.real] for rectangle in self.rectangles]))

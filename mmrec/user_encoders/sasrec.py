@@ -5,7 +5,10 @@ Legend: b users, N events (packed), C queries, K keys, H heads, D width.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrec.dropout import Dropout
-from mmrec.user_encoders.packing import Mixing, View
+from mmrec.user_encoders.packing import Mixing, Packed, View
 from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder
 
 __all__ = ["SASRec", "SASRecConfig", "SelfAttention", "TransformerBlock"]
@@ -22,6 +25,9 @@ __all__ = ["SASRec", "SASRecConfig", "SelfAttention", "TransformerBlock"]
 @dataclass(frozen=True, kw_only=True)
 class SASRecConfig(BlockConfig):
     """Causal self-attention over the last ``max_length`` events."""
+
+    attention: Literal["rectangles", "flex"] = "rectangles"
+    """rectangles: histories of similar length together. flex: PyTorch's flex attention over the packed run; CUDA."""
 
     def build(self, dim: int) -> SASRec:
         return SASRec(dim, self)
@@ -52,7 +58,8 @@ class TransformerBlock(nn.Module):
     def __init__(self, dim: int, config: BlockConfig, *, causal: bool = True) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = SelfAttention(dim, config.num_heads, config.max_length, causal=causal)
+        flex = isinstance(config, SASRecConfig) and config.attention == "flex"
+        self.attention = SelfAttention(dim, config.num_heads, config.max_length, causal=causal, flex=flex)
         dropout = Dropout(config.dropout)
         self.dropout = dropout
         hidden, last = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
@@ -70,13 +77,15 @@ class SelfAttention(nn.Module):
         max_length: distances that have a bias of their own: from 0 to ``max_length - 1``, or, where later events are
             seen too, from ``-max_length`` to ``max_length``.
         causal: whether an event sees only those up to it.
+        flex: whole histories by flex attention; its backward pass needs CUDA.
 
     Source: Vaswani et al. 2017; distance bias as in T5 (Raffel et al. 2020).
     """
 
-    def __init__(self, dim: int, num_heads: int, max_length: int, *, causal: bool = True) -> None:
+    def __init__(self, dim: int, num_heads: int, max_length: int, *, causal: bool = True, flex: bool = False) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.flex = flex
         self.causal = causal
         self.nearest = 0 if causal else -max_length
         self.query_key_value = nn.Linear(dim, 3 * dim)
@@ -85,10 +94,40 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.distance_bias.weight)
 
     def forward(self, hidden: Float[Tensor, "N D"], mixing: Mixing) -> Float[Tensor, "N D"]:
-        attended = mixing.attend(self, self.query_key_value(hidden), self.num_heads, self._attend, causal=self.causal)
-        return self.out(attended)
+        query_key_value = self.query_key_value(hidden)
+        if self.flex and isinstance(mixing, Packed):
+            return self.out(self._flex(query_key_value, mixing))
+        return self.out(mixing.attend(self, query_key_value, self.num_heads, self._attend, causal=self.causal))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, view: View) -> Tensor:
         bias = self.distance_bias((view.age - self.nearest).clamp(min=0)).permute(2, 0, 1)  # (H, C, K)
         bias = bias.masked_fill(~view.visible[:, None], -torch.inf).to(query.dtype)  # (b or 1, H, C, K)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+
+    def _flex(self, query_key_value: Float[Tensor, "N 3D"], packed: Packed) -> Float[Tensor, "N D"]:
+        """All histories as one sequence in which each sees only itself."""
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        query, key, value = query_key_value.unflatten(1, (3, self.num_heads, -1)).permute(1, 2, 0, 3)[:, None]
+        place, history, bias = packed.place, packed.history, self.distance_bias.weight
+
+        def visible(_batch: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            same = history[q] == history[k]
+            return same & (q >= k) if self.causal else same
+
+        def biased(score: Tensor, _batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return score + bias[(place[q] - place[k] - self.nearest).clamp(min=0), head]
+
+        length, device = len(query_key_value), str(query_key_value.device)
+        mask = create_block_mask(visible, None, None, length, length, device=device)
+        attend = _compiled_flex() if query.is_cuda else flex_attention
+        found = attend(query, key, value, score_mod=biased, block_mask=mask)
+        assert isinstance(found, Tensor)
+        return found[0].transpose(0, 1).flatten(1)
+
+
+@functools.cache
+def _compiled_flex() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True)

@@ -60,6 +60,31 @@ def test_a_batch_of_many_lengths_equals_its_histories_alone(encoder):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_flex_attention_gives_the_vectors_of_rectangles():
+    lengths = (5, 0, 17, 9, 1)
+    items = torch.randn(sum(lengths), DIM, generator=torch.Generator().manual_seed(11))
+    with torch.inference_mode():  # on a CPU it has no backward pass
+        found, expected = (
+            build(SASRecConfig(num_blocks=2, attention=attention))(items, sequences(*lengths))
+            for attention in ("flex", "rectangles")
+        )
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="flex attention has a backward pass on CUDA alone")
+def test_on_cuda_flex_attention_has_the_gradients_of_rectangles():
+    lengths = (5, 0, 117, 64, 1)
+    gradients = []
+    for attention in ("flex", "rectangles"):
+        encoder = build(SASRecConfig(max_length=128, num_blocks=2, attention=attention), 32).cuda()
+        items = torch.randn(sum(lengths), 32, generator=torch.Generator().manual_seed(12)).cuda()
+        encoder(items, sequences(*lengths).to("cuda")).square().sum().backward()
+        gradients.append([parameter.grad for parameter in encoder.parameters()])
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
 def test_rectangles_hold_every_event_once_and_little_else():
     generator = torch.Generator().manual_seed(5)
     lengths = torch.randint(0, 51, (500,), generator=generator)
