@@ -2,8 +2,8 @@
 
 The rules, none of them tuned to one dataset:
 
-- **width**: 64 for fewer than 1,000 items with training events, 128 up to 10,000, 256 above; with ready-made vectors
-  at least 128, so that each set keeps its strongest directions.
+- **width**: 64 for fewer than 1,000 items with training events, 128 up to 10,000, 256 above (128 beside raw media,
+  which cost enough); with ready-made vectors at least 128, so that each set keeps its strongest directions.
 - **history**: the 90th percentile of the lengths of training histories, rounded up to a multiple of 10, from 20 to 200.
 - **candidates**: all training items (the full softmax) as long as a step has at most 8 million logits, fewer above;
   a few hundred while towers learn.
@@ -80,7 +80,7 @@ def preset(
     user_encoder = user_encoder or ("mean_pool" if dataset.sequences.order == "none" else "sasrec")
     from_media = any(modality in RAW for modality in modalities)
     dropout = 0.1 if size.events_per_item >= 100 else 0.3 if size.events_per_item >= 10 else 0.5
-    width = 64 if size.num_items < 1_000 else 128 if size.num_items < 10_000 else 256
+    width = 64 if size.num_items < 1_000 else 128 if size.num_items < 10_000 or from_media else 256
     if any(modality not in (*RAW, "item_id") for modality in modalities):
         width = max(width, 128)
     p90 = float(np.quantile(size.histories, 0.9))
