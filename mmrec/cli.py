@@ -255,6 +255,7 @@ def train_recipes(*recipes: Callable[[], Any]) -> None:
         if not argv or argv[0] not in by_name:
             given = argv[0] if argv else "(none)"
             raise ConfigError(unknown_name("recipe", given, by_name))
+        _refuse_repeated(argv)
         defaults = by_name[argv[0]]()
         sys.exit(_report_run(train(tyro.cli(type(defaults), args=argv[1:], default=defaults))))
     except MMRecError as error:

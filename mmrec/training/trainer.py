@@ -209,7 +209,11 @@ class Trainer:
         try:
             with progress:
                 self._warm_cache()
-                while not self._ended():
+                while True:
+                    if self._towers_have_rested():
+                        self._wake_towers()
+                    if self._ended():
+                        break
                     if not self._epoch():
                         return self.run
         finally:
@@ -356,18 +360,27 @@ class Trainer:
             self.bar.start("encoding media", int(self.catalog.present[:, towers].sum()) // world_size())
             use_tower_outputs(self.recommender, self.catalog, progress=lambda done: self.bar.advance(steps=done))
 
+    def _out_of_patience(self) -> bool:
+        state = self.state
+        since = max(state.best_epoch, state.tower_epoch, 0)
+        return state.epoch - since >= self.config.patience and not self.config.refit
+
+    def _towers_have_rested(self) -> bool:
+        """Whether, between two epochs, it is time for resting towers to learn."""
+        state, config = self.state, self.config
+        if state.step_in_epoch or not self.resting or not config.tower_epochs:
+            return False
+        return self._out_of_patience() or state.epoch >= config.rest_epochs
+
     def _ended(self) -> bool:
-        """Whether training is over. Between two epochs, also the moment at which resting towers wake."""
+        """Whether training is over."""
         state, config = self.state, self.config
         if state.step_in_epoch:
             return False
-        since = max(state.best_epoch, state.tower_epoch, 0)
-        out_of_patience = state.epoch - since >= config.patience and not config.refit
-        if self.resting and config.tower_epochs and (out_of_patience or state.epoch >= config.rest_epochs):
-            self._wake_towers()
-            out_of_patience = False
-        limit = config.rest_epochs if self.resting else state.tower_epoch + config.tower_epochs
-        return out_of_patience or state.epoch >= min(config.max_epochs, limit if self.towers else config.max_epochs)
+        limit = config.max_epochs
+        if self.towers:
+            limit = min(limit, config.rest_epochs if self.resting else state.tower_epoch + config.tower_epochs)
+        return self._out_of_patience() or state.epoch >= limit
 
     def _request_stop(self, signum: int, frame: object) -> None:
         self._stop_requested = True
