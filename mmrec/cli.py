@@ -11,12 +11,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from mmrec.cli_results import baselines, evaluate, export, recommend, report, search
 from mmrec.errors import ConfigError, MMRecError, unknown_name
+
+if TYPE_CHECKING:
+    from mmrec.training import TrainConfig
 
 __all__ = ["main", "train_recipes"]
 
@@ -161,15 +164,16 @@ def _print_dataset(path: Path) -> None:
 
 def _train(argv: list[str]) -> int:
     """`mmrec train PRESET --data DATASET [--out RUN] [overrides]`: the defaults of the overrides depend on the data."""
+    from mmrec.fusion import FUSIONS
     from mmrec.training.presets import PRESETS, preset
     from mmrec.training.trainer import train
     from mmrec.user_encoders import USER_ENCODERS
 
     lines = "\n".join(f"  {name:10s}{what}" for name, what in PRESETS.items())
     usage = (
-        "usage: mmrec train PRESET --data DATASET [--out RUN] [--user-encoder NAME] [overrides]\n\n"
+        "usage: mmrec train PRESET --data DATASET [--out RUN] [--user-encoder NAME] [--fusion NAME] [overrides]\n\n"
         f"presets (settings follow from the size and density of the data):\n{lines}\n\n"
-        f"user encoders: {', '.join(USER_ENCODERS)}\n\n"
+        f"user encoders: {', '.join(USER_ENCODERS)}; fusions: {', '.join(FUSIONS)}\n\n"
         "mmrec train PRESET --data DATASET --help lists every setting with its value for this data."
     )
     if not argv or argv[0] in ("-h", "--help"):
@@ -185,15 +189,16 @@ def _train(argv: list[str]) -> int:
     except ValueError as error:
         raise ConfigError(f"--split-quantile is {given!r}; give a number between 0 and 1") from error
     encoder, overrides = _without_option(argv[1:], "--user-encoder")
+    fusion, overrides = _without_option(overrides, "--fusion")
     defaults = preset(
         argv[0],
         Path(data),
         split=split,  # pyright: ignore[reportArgumentType]
         split_quantile=quantile,
         user_encoder=encoder,
+        fusion=fusion,
     )
-    config = tyro.cli(type(defaults), args=overrides, default=defaults, prog=f"mmrec train {argv[0]}")
-    return _report_run(train(config))
+    return _report_run(train(_overridden(defaults, overrides, f"mmrec train {argv[0]}")))
 
 
 def refit(run: Positional[Path], out: Path) -> int:
@@ -208,6 +213,11 @@ def refit(run: Positional[Path], out: Path) -> int:
     from mmrec.training.trainer import refit_config, train
 
     return _report_run(train(refit_config(run, out)))
+
+
+def _overridden(defaults: TrainConfig, argv: list[str], prog: str) -> TrainConfig:
+    """The configuration with what the command line changes; which encoders it has is not among that."""
+    return tyro.cli(type(defaults), args=argv, default=defaults, prog=prog, config=(tyro.conf.AvoidSubcommands,))
 
 
 def _report_run(run: Path) -> int:
@@ -257,7 +267,7 @@ def train_recipes(*recipes: Callable[[], Any]) -> None:
             raise ConfigError(unknown_name("recipe", given, by_name))
         _refuse_repeated(argv)
         defaults = by_name[argv[0]]()
-        sys.exit(_report_run(train(tyro.cli(type(defaults), args=argv[1:], default=defaults))))
+        sys.exit(_report_run(train(_overridden(defaults, argv[1:], argv[0]))))
     except MMRecError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

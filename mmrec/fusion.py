@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmrec.dropout import Dropout
 from mmrec.errors import ConfigError
 
-__all__ = ["AttentionFusion", "AttentionFusionConfig", "FusionConfig", "SumFusion", "SumFusionConfig"]
+__all__ = ["FUSIONS", "AttentionFusion", "AttentionFusionConfig", "FusionConfig", "SumFusion", "SumFusionConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,8 @@ class SumFusionConfig:
 
 
 FusionConfig = AttentionFusionConfig | SumFusionConfig
+
+FUSIONS = {"attention": AttentionFusionConfig, "sum": SumFusionConfig}
 
 
 class SumFusion(nn.Module):

@@ -153,3 +153,18 @@ def test_a_reader_that_leaves_early_is_no_error():
 def test_help_is_there_without_arguments(capsys):
     assert main([]) == 0
     assert "mmrec COMMAND" in capsys.readouterr().out
+
+
+def test_the_parts_of_a_model_are_chosen_by_name_and_set_by_options(job, tmp_path):
+    run = tmp_path / "run"
+    chosen = ["--user-encoder", "hstu", "--fusion", "sum"]
+    settings = ["--model.user-encoder.num-blocks", "2", "--model.user-encoder.query-time", "known"]
+    data = ["--data", str(job["data"])]
+    assert main(["train", "id", *data, "--out", str(run), "--max-epochs", "1", *chosen, *settings]) == 0
+    model = load_model((run / "best").resolve())
+    assert (type(model.user_encoder).__name__, len(model.user_encoder.blocks)) == ("HSTU", 2)
+    assert type(model.item_encoder.fusion).__name__ == "SumFusion"
+    assert main(["evaluate", str(run), *data, "--out", str(tmp_path / "known"), "--no-baselines"]) == 0
+    known, unknown = metrics(tmp_path / "known")["protocol"], metrics(job["results"])["protocol"]
+    assert (known["query_time"], unknown["query_time"]) == ("known", "unknown")
+    assert known["hash"] != unknown["hash"], "two protocols are never one row"

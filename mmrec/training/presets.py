@@ -28,7 +28,7 @@ import numpy as np
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import SplitName, make_split
 from mmrec.errors import ConfigError, unknown_name
-from mmrec.fusion import AttentionFusionConfig
+from mmrec.fusion import FUSIONS
 from mmrec.item_encoder import ItemEncoderConfig
 from mmrec.modality_encoders import MODALITY_ENCODERS
 from mmrec.model import ModelConfig
@@ -61,12 +61,19 @@ class _Size:
 
 
 def preset(
-    name: str, data: Path, *, split: SplitName = "auto", split_quantile: float = 0.9, user_encoder: str | None = None
+    name: str,
+    data: Path,
+    *,
+    split: SplitName = "auto",
+    split_quantile: float = 0.9,
+    user_encoder: str | None = None,
+    fusion: str | None = None,
 ) -> TrainConfig:
     """The complete configuration of a preset for a dataset.
 
     Args:
         user_encoder: name in USER_ENCODERS; None follows the rule.
+        fusion: name in FUSIONS; None is attention.
 
     Raises: ConfigError if a name is unknown or the dataset lacks what the preset encodes.
     """
@@ -74,6 +81,8 @@ def preset(
         raise ConfigError(unknown_name("preset", name, PRESETS))
     if user_encoder is not None and user_encoder not in USER_ENCODERS:
         raise ConfigError(unknown_name("user encoder", user_encoder, USER_ENCODERS))
+    if fusion is not None and fusion not in FUSIONS:
+        raise ConfigError(unknown_name("fusion", fusion, FUSIONS))
     dataset = Dataset.open(data)
     size = _measure(dataset, split, split_quantile)
     modalities = _modalities(name, dataset)
@@ -91,7 +100,7 @@ def preset(
     mean_length = min(float(targets.mean()), max_length)
     batch_size = _power_of_two(min(len(size.histories) / 30, MAX_TARGETS / mean_length), 32, 512)
     model = ModelConfig(
-        item_encoder=ItemEncoderConfig(dim=width, encoders=encoders, fusion=AttentionFusionConfig()),
+        item_encoder=ItemEncoderConfig(dim=width, encoders=encoders, fusion=FUSIONS[fusion or "attention"]()),
         user_encoder=USER_ENCODERS[user_encoder](max_length=max_length, dropout=dropout),
         contrastive=ContrastiveConfig(weight=0.0 if modalities == ["item_id"] else 0.1),
         next_item=NextItemConfig(num_negatives=max(512, int(MAX_LOGITS / (batch_size * mean_length)))),
