@@ -96,7 +96,10 @@ class Recommender(nn.Module):
         self.item_encoder = config.item_encoder.build(preprocessings, only, ready)
         self.user_encoder = config.user_encoder.build(config.item_encoder.dim)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
-        sigmoids = {"next_item": config.next_item.loss == "gbce", "contrastive": config.contrastive.form == "sigmoid"}
+        sigmoids = {
+            "next_item": config.next_item.loss == "gbce",
+            "contrastive": config.contrastive.form == "sigmoid" and config.contrastive.weight > 0,
+        }
         start = {name: torch.tensor(LOGIT_BIAS) for name, needed in sigmoids.items() if needed}
         self.logit_bias = nn.ParameterDict(start)
         self.bank: tuple[Tensor, Tensor] | None = None
