@@ -210,7 +210,8 @@ def refit(run: Positional[Path], out: Path) -> int:
         run: run folder of `mmrec train`, finished.
         out: run folder of the refit.
     """
-    from mmrec.training.trainer import refit_config, train
+    from mmrec.training.refit import refit_config
+    from mmrec.training.trainer import train
 
     return _report_run(train(refit_config(run, out)))
 

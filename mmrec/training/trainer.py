@@ -5,7 +5,6 @@ Read downwards: fit -> epoch -> step.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import signal
@@ -21,11 +20,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mmrec.batch import StepBatch
-from mmrec.config import from_dict
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import make_split
 from mmrec.distributed import all_gather_rows, rank, share, world_size
-from mmrec.errors import CheckpointError, ConfigError, TrainingError
+from mmrec.errors import ConfigError, TrainingError
 from mmrec.inference import encode_catalog, encode_histories, use_tower_outputs
 from mmrec.item_encoder import fit_preprocessings, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import CatalogInputs
@@ -33,13 +31,13 @@ from mmrec.metrics.ranking import ranking_metrics
 from mmrec.modality_encoders.tower import TowerEncoder
 from mmrec.model import Recommender, load_weights
 from mmrec.retrieval import rank_targets
-from mmrec.training.checkpoint import RunState, check_dataset, find_checkpoint, load_training_state, save_checkpoint
+from mmrec.training.checkpoint import RunState, check_dataset, load_training_state, save_checkpoint
 from mmrec.training.config import TrainConfig
 from mmrec.training.loader import StepLoader
 from mmrec.training.sampler import StepSampler, random_generator
 from mmrec.training.telemetry import MetricsFile, StepClock, progress_bar
 
-__all__ = ["Trainer", "refit_config", "train"]
+__all__ = ["Trainer", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,26 +54,6 @@ def train(config: TrainConfig) -> Path:
     Raises: ConfigError, DataError, CheckpointError or TrainingError with what to do.
     """
     return Trainer(config).fit()
-
-
-def refit_config(run: Path, out: Path) -> TrainConfig:
-    """The finished ``run`` again, with the validation events, for as many epochs as its best checkpoint had.
-
-    Raises: CheckpointError if the run has not finished; ConfigError if it is a refit itself.
-    """
-    folder = find_checkpoint(run)
-    if not (folder.parent / "finished.json").is_file():
-        raise CheckpointError(f"{run} has not finished; only then is it known for how long to train again")
-    config = from_dict(TrainConfig, json.loads((folder / "config.json").read_text()))
-    if config.refit:
-        raise ConfigError(f"{run} is a refit already; give the run whose epochs were chosen on validation")
-    best, _ = load_training_state(folder, config)
-    config = dataclasses.replace(config, refit=True, out=out, max_epochs=best.epoch)
-    if best.tower_epoch < 0:  # best before its towers learnt
-        return dataclasses.replace(config, rest_epochs=best.epoch, tower_epochs=0)
-    if config.rest_epochs:
-        return dataclasses.replace(config, rest_epochs=best.tower_epoch, tower_epochs=best.epoch - best.tower_epoch)
-    return config
 
 
 class Trainer:

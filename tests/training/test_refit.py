@@ -14,7 +14,8 @@ from mmrec.cli import main
 from mmrec.data.splits import make_split
 from mmrec.errors import ConfigError
 from mmrec.training.presets import preset
-from mmrec.training.trainer import Trainer, refit_config
+from mmrec.training.refit import refit_config
+from mmrec.training.trainer import Trainer
 
 
 @pytest.mark.parametrize("name", ["leave_one_out", "global_time"])
