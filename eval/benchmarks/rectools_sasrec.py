@@ -12,10 +12,6 @@ Sequences per second are training histories over the seconds of an epoch's train
 (full ranking, seen items filtered, 4,096 users) includes preparing the data and leaves out imports and validation.
 RecTools stops after ``--limit-s`` seconds of training.
 
-Measured 2026-11-23 on 2 cores, each side alone on them (RecTools 0.19.0, ``--limit-s 290``): mmrec 5,590 sequences/s with
-256 candidates (4.0 s an epoch) and 2,000 with those of its preset, which reach NDCG@10 .045 after 77 s; RecTools 162
-(137.7 s an epoch), NDCG@10 .015 after its two epochs in 304 s. 35 times the sequences per second; the time to .045 was
-not waited for on RecTools' side.
 """
 
 from __future__ import annotations
@@ -33,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+INSTALL = 'python3 -m venv ENV && ENV/bin/pip install "rectools[torch]", then --rectools-python ENV/bin/python'
 DIM, BLOCKS, LENGTH, NEGATIVES = 64, 2, 50, 256
 VALIDATION_USERS = 4096
 
@@ -50,18 +47,21 @@ def main() -> None:
         result = run_rectools(given.folder, given.target, given.limit_s)
         (given.folder / "result.json").write_text(json.dumps(result))
         return
-    if given.rectools_python is None or not given.rectools_python.is_file():
-        sys.exit('give --rectools-python: python3 -m venv ENV && ENV/bin/pip install "rectools[torch]"; ENV/bin/python')
+    if given.rectools_python is not None and not given.rectools_python.is_file():
+        sys.exit(f"--rectools-python {given.rectools_python} is no file; make one: {INSTALL}")
     with tempfile.TemporaryDirectory() as folder:
         quick = run_mmrec(given.data, Path(folder) / "quick", given.target, {
             "negatives": "uniform", "num_negatives": NEGATIVES}, max_epochs=3)  # fmt: skip
         ours = run_mmrec(given.data, Path(folder), given.target, {})
-        side = ["--side", "rectools", "--folder", folder, "--data", str(given.data), "--target", str(given.target)]
-        command = [str(given.rectools_python), __file__, *side, "--limit-s", str(given.limit_s)]
-        subprocess.run(command, check=True, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
-        theirs = json.loads((Path(folder) / "result.json").read_text())
-    names = (f"mmrec, {NEGATIVES} candidates", "mmrec, candidates of the preset", "RecTools")
-    print_table(dict(zip(names, (quick, ours, theirs), strict=True)), given.target)
+        results = {f"mmrec, {NEGATIVES} candidates": quick, "mmrec, candidates of the preset": ours}
+        if given.rectools_python is None:
+            print(f"mmrec alone; for RecTools beside it: {INSTALL}")
+        else:
+            side = ["--side", "rectools", "--folder", folder, "--data", str(given.data), "--target", str(given.target)]
+            command = [str(given.rectools_python), __file__, *side, "--limit-s", str(given.limit_s)]
+            subprocess.run(command, check=True, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
+            results["RecTools"] = json.loads((Path(folder) / "result.json").read_text())
+    print_table(results, given.target)
 
 
 def run_mmrec(
@@ -174,6 +174,8 @@ def print_table(results: dict[str, dict[str, Any]], target: float) -> None:
         best = max(ndcg for *_, ndcg in curve)
         table.add_row(name, f"{speeds[-1]:,.0f}", f"{seconds:.1f}", until, f"{best:.4f}", str(len(curve)))
     Console().print(table)
+    if "RecTools" not in results:
+        return
     print(f"sequences per second: {speeds[0] / speeds[-1]:.1f} times as many")
     print(f"time to NDCG@10 {target:g}: 1/{times[-1] / times[1]:.1f}")
 
