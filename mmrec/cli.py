@@ -171,9 +171,14 @@ def _train(argv: list[str]) -> int:
 
     lines = "\n".join(f"  {name:10s}{what}" for name, what in PRESETS.items())
     usage = (
-        "usage: mmrec train PRESET --data DATASET [--out RUN] [--user-encoder NAME] [--fusion NAME] [overrides]\n\n"
+        "usage: mmrec train PRESET --data DATASET [--out RUN] [--user-encoder NAME] [--fusion NAME]\n"
+        "                   [--{image,text,audio,video}-encoder NAME] [--{image,...}-tune HOW] [overrides]\n\n"
         f"presets (settings follow from the size and density of the data):\n{lines}\n\n"
         f"user encoders: {', '.join(USER_ENCODERS)}; fusions: {', '.join(FUSIONS)}\n\n"
+        "encoders: small networks that learn from scratch, or foundation encoders by FRAMEWORK:NAME, with their own\n"
+        "preprocessing: timm:vit_base_patch16_dinov3.lvd1689m, open_clip:ViT-B-32/laion2b_s34b_b79k,\n"
+        "transformers:answerdotai/ModernBERT-base, transformers:/folder, path:/folder, torchvision:mvit_v2_s.\n"
+        "They tune: frozen (encoded once, kept in DATASET/features/cache), top:K (blocks), lora:RANK, all.\n\n"
         "mmrec train PRESET --data DATASET --help lists every setting with its value for this data."
     )
     if not argv or argv[0] in ("-h", "--help"):
@@ -190,6 +195,7 @@ def _train(argv: list[str]) -> int:
         raise ConfigError(f"--split-quantile is {given!r}; give a number between 0 and 1") from error
     encoder, overrides = _without_option(argv[1:], "--user-encoder")
     fusion, overrides = _without_option(overrides, "--fusion")
+    encoders, overrides = _foundation_encoders(overrides)
     defaults = preset(
         argv[0],
         Path(data),
@@ -197,8 +203,24 @@ def _train(argv: list[str]) -> int:
         split_quantile=quantile,
         user_encoder=encoder,
         fusion=fusion,
+        encoders=encoders,
     )
     return _report_run(train(_overridden(defaults, overrides, f"mmrec train {argv[0]}")))
+
+
+def _foundation_encoders(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Encoders given by name, and the arguments that are left."""
+    from mmrec.modality_encoders.foundation import FOUNDATION_ENCODERS
+
+    encoders: dict[str, Any] = {}
+    for modality, config in FOUNDATION_ENCODERS.items():
+        name, argv = _without_option(argv, f"--{modality}-encoder")
+        tune, argv = _without_option(argv, f"--{modality}-tune")
+        if tune is not None and name is None:
+            raise ConfigError(f"--{modality}-tune is for foundation encoders; give --{modality}-encoder too")
+        if name is not None:
+            encoders[modality] = config(encoder=name, tune=tune or "frozen")
+    return encoders, argv
 
 
 def refit(run: Positional[Path], out: Path) -> int:

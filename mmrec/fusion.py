@@ -1,10 +1,14 @@
 """Fusion: tokens of whatever modalities an item has -> one item vector.
 
+Attention is what mmrec is about; sum, mean, gated and concat are there to compare it with. All start as a sum or mean
+of the modalities, give an item without any token a learned vector, and tell each modality's share in a vector.
+
 Legend: I items, T tokens of all modalities side by side, M modalities, K latent queries, D model width.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +19,18 @@ from torch import Tensor, nn
 from mmrec.dropout import Dropout
 from mmrec.errors import ConfigError
 
-__all__ = ["FUSIONS", "AttentionFusion", "AttentionFusionConfig", "FusionConfig", "SumFusion", "SumFusionConfig"]
+__all__ = [
+    "FUSIONS",
+    "AttentionFusion",
+    "AttentionFusionConfig",
+    "ConcatFusionConfig",
+    "Fusion",
+    "FusionConfig",
+    "GatedFusionConfig",
+    "MeanFusionConfig",
+    "SumFusion",
+    "SumFusionConfig",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +50,69 @@ class AttentionFusionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SumFusionConfig:
-    """The gated sum of the present modalities alone: the plain comparison."""
+    """One learned weight a modality."""
 
     def build(self, dim: int, num_modalities: int) -> SumFusion:
         return SumFusion(dim, num_modalities)
 
 
-FusionConfig = AttentionFusionConfig | SumFusionConfig
+@dataclass(frozen=True, kw_only=True)
+class MeanFusionConfig:
+    """The mean of the present modalities: nothing is learned."""
 
-FUSIONS = {"attention": AttentionFusionConfig, "sum": SumFusionConfig}
+    def build(self, dim: int, num_modalities: int) -> MeanFusion:
+        return MeanFusion(dim, num_modalities)
 
 
-class SumFusion(nn.Module):
+@dataclass(frozen=True, kw_only=True)
+class GatedFusionConfig:
+    """Each item weighs its modalities by what they say."""
+
+    def build(self, dim: int, num_modalities: int) -> GatedFusion:
+        return GatedFusion(dim, num_modalities)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConcatFusionConfig:
+    """An MLP reads all modalities side by side, beside their mean."""
+
+    hidden: int = 256
+    """Width of its hidden layer."""
+    dropout: float = 0.1
+    """Share of what it reads that is dropped in training."""
+
+    def build(self, dim: int, num_modalities: int) -> ConcatFusion:
+        return ConcatFusion(dim, num_modalities, self)
+
+
+FusionConfig = AttentionFusionConfig | SumFusionConfig | MeanFusionConfig | GatedFusionConfig | ConcatFusionConfig
+
+FUSIONS = {
+    "attention": AttentionFusionConfig,
+    "sum": SumFusionConfig,
+    "mean": MeanFusionConfig,
+    "gated": GatedFusionConfig,
+    "concat": ConcatFusionConfig,
+}
+
+
+class Fusion(nn.Module, ABC):
+    """Tokens of the present modalities -> one vector; args of both methods: tokens; mask, True = real; modality: which
+    modality each token column belongs to."""
+
+    @abstractmethod
+    def forward(
+        self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
+    ) -> Float[Tensor, "I D"]: ...
+
+    @abstractmethod
+    def shares(
+        self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
+    ) -> Float[Tensor, "I M"]:
+        """What weight each modality has in each item's vector; rows sum to 1, or to 0 for items without any."""
+
+
+class SumFusion(Fusion):
     """Sum over the present modalities of gate x mean of the modality's tokens, times M / number present.
 
     The factor keeps the sum as long as it would be with everything present, so that what is missing neither counts
@@ -65,7 +131,6 @@ class SumFusion(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
     ) -> Float[Tensor, "I D"]:
-        """Args: tokens; mask, True = real; modality: which modality each token column belongs to."""
         member = F.one_hot(modality, len(self.gate)).to(tokens.dtype)  # (T, M)
         real = mask.to(tokens.dtype)
         counts = real @ member  # (I, M)
@@ -76,8 +141,13 @@ class SumFusion(nn.Module):
         total = torch.einsum("it,itd->id", per_token * real / share, tokens)
         return torch.where(mask.any(1, keepdim=True), total, self.nothing)
 
+    def shares(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+        _, present = _means(tokens, mask, modality, len(self.gate))
+        weights = self.gate.abs() * present
+        return weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
 
-class AttentionFusion(nn.Module):
+
+class AttentionFusion(Fusion):
     """:class:`SumFusion` plus latent-query attention whose output starts at zero.
 
     An untrained model is therefore the sum of its modalities, and what attention adds is learned. Tokens have lengths
@@ -105,18 +175,119 @@ class AttentionFusion(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
     ) -> Float[Tensor, "I D"]:
-        """Args: tokens; mask, True = real; modality: which modality each token column belongs to."""
         total = self.sum(tokens, mask, modality)
+        query, key, value, visible = self._projected(tokens, mask, modality)
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None])  # (I, H, K, D / H)
+        residual = self.out(found.transpose(1, 2).flatten(1)) / tokens.shape[-1] ** 0.5
+        return total + residual * mask.any(1)[:, None]
+
+    def shares(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+        """The attention weights, summed by modality, mean over heads and queries."""
+        query, key, _, visible = self._projected(tokens, mask, modality)
+        logits = query @ key.transpose(2, 3) / key.shape[-1] ** 0.5
+        weights = logits.masked_fill(~visible[:, None, None], -torch.inf).softmax(-1).mean((1, 2))  # (I, T)
+        return (weights * mask) @ F.one_hot(modality, len(self.modality)).to(weights.dtype)
+
+    def _projected(
+        self, tokens: Tensor, mask: Tensor, modality: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Bool[Tensor, "I T"]]:
+        """Queries, keys and values by head, and which tokens the queries look at."""
         tokens = tokens.masked_fill(~mask[..., None], 0.0)
-        anything = mask.any(1)  # (I,)
         # A row without tokens would be a softmax over nothing; it looks at everything and its result is not used.
-        visible = mask | ~anything[:, None]
+        visible = mask | ~mask.any(1)[:, None]
         scale = tokens.shape[-1] ** 0.5
         seen = self.dropout(tokens[visible] * scale) + self.modality[modality.expand_as(visible)[visible]]
         key_value = tokens.new_zeros(*visible.shape, 2 * tokens.shape[-1])  # most items lack most modalities
         key, value = key_value.index_put((visible,), self.key_value(seen).to(tokens.dtype)).chunk(2, dim=-1)
         query = self.latents.expand(len(tokens), -1, -1)
         query, key, value = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None])  # (I, H, K, D / H)
-        residual = self.out(found.transpose(1, 2).flatten(1)) / scale
-        return total + residual * anything[:, None]
+        return query, key, value, visible
+
+
+class MeanFusion(Fusion):
+    """Mean over the present modalities of the mean of each one's tokens.
+
+    Args:
+        dim: D.
+        num_modalities: M.
+    """
+
+    def __init__(self, dim: int, num_modalities: int) -> None:
+        super().__init__()
+        self.num_modalities = num_modalities
+        self.nothing = nn.Parameter(torch.randn(dim) * dim**-0.5)
+
+    def forward(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+        means, present = _means(tokens, mask, modality, self.num_modalities)
+        weights = present / present.sum(1, keepdim=True).clamp(min=1)
+        mean = torch.einsum("im,imd->id", weights, means)
+        return torch.where(mask.any(1, keepdim=True), mean, self.nothing)
+
+    def shares(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+        _, present = _means(tokens, mask, modality, self.num_modalities)
+        return present / present.sum(1, keepdim=True).clamp(min=1)
+
+
+class GatedFusion(Fusion):
+    """Softmax over the present modalities of a score of what each one says; starts as the mean.
+
+    Source: gated multimodal units, Arevalo et al. 2017, for any number of modalities, and missing ones.
+    """
+
+    def __init__(self, dim: int, num_modalities: int) -> None:
+        super().__init__()
+        self.score = nn.Parameter(torch.zeros(num_modalities, dim))
+        self.bias = nn.Parameter(torch.zeros(num_modalities))
+        self.nothing = nn.Parameter(torch.randn(dim) * dim**-0.5)
+
+    def forward(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+        means, present = _means(tokens, mask, modality, len(self.bias))
+        total = torch.einsum("im,imd->id", self._weights(means, present), means)
+        return torch.where(mask.any(1, keepdim=True), total, self.nothing)
+
+    def shares(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+        return self._weights(*_means(tokens, mask, modality, len(self.bias)))
+
+    def _weights(self, means: Tensor, present: Tensor) -> Float[Tensor, "I M"]:
+        # Tokens are of length 1: times sqrt(D) they have entries of the usual size.
+        scores = torch.einsum("imd,md->im", means, self.score) * means.shape[-1] ** 0.5 + self.bias
+        lowest = torch.finfo(scores.dtype).min
+        return scores.masked_fill(present == 0, lowest).softmax(1) * present
+
+
+class ConcatFusion(Fusion):
+    """The mean of the modalities plus an MLP of all of them side by side, with a learned vector in place of a missing
+    one; the MLP starts as zero. A share is that of the mean: what the MLP makes of the modalities has no parts."""
+
+    def __init__(self, dim: int, num_modalities: int, config: ConcatFusionConfig) -> None:
+        super().__init__()
+        self.missing = nn.Parameter(torch.randn(num_modalities, dim) * dim**-0.5)
+        self.dropout = Dropout(config.dropout)
+        self.read = nn.Linear(num_modalities * dim, config.hidden)
+        self.out = nn.Linear(config.hidden, dim)
+        self.nothing = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+        means, present = _means(tokens, mask, modality, len(self.missing))
+        mean = torch.einsum("im,imd->id", present / present.sum(1, keepdim=True).clamp(min=1), means)
+        filled = torch.where(present[..., None] > 0, means, self.missing)
+        scale = means.shape[-1] ** 0.5
+        found = mean + self.out(F.gelu(self.read(self.dropout(filled.flatten(1) * scale)))) / scale
+        return torch.where(mask.any(1, keepdim=True), found, self.nothing)
+
+    def shares(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+        _, present = _means(tokens, mask, modality, len(self.missing))
+        return present / present.sum(1, keepdim=True).clamp(min=1)
+
+
+def _means(
+    tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"], num_modalities: int
+) -> tuple[Float[Tensor, "I M D"], Float[Tensor, "I M"]]:
+    """Mean of each modality's real tokens, zero where there is none, and 1 where there is one."""
+    member = F.one_hot(modality, num_modalities).to(tokens.dtype)  # (T, M)
+    counts = mask.to(tokens.dtype) @ member  # (I, M)
+    tokens = tokens.masked_fill(~mask[..., None], 0.0)
+    total = torch.einsum("itd,tm->imd", tokens, member)
+    return total / counts.clamp(min=1.0)[..., None], (counts > 0).to(tokens.dtype)

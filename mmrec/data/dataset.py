@@ -183,6 +183,10 @@ class Dataset:
                 digest.update(f"{name}:".encode() + self.features(name)[item_idx].tobytes())
         return digest.hexdigest()
 
+    def media_hashes(self, modality: str) -> np.ndarray:
+        """XXH3 of each item's medium or text; 0 where there is none. uint64 (V,)"""
+        return self._where(modality)["xxh3"].astype(np.uint64)
+
     def _where(self, modality: str) -> dict[str, np.ndarray]:
         if modality not in self._locations:
             columns = {field: self._items[f"{modality}.{field}"] for field in ("shard", "offset", "size", "xxh3")}

@@ -3,12 +3,20 @@
 from mmrec.modality_encoders.audio import AudioConfig
 from mmrec.modality_encoders.base import EncoderConfig, ModalityEncoder, Preprocessing
 from mmrec.modality_encoders.features import FeaturesConfig
+from mmrec.modality_encoders.foundation import (
+    FOUNDATION_ENCODERS,
+    FoundationAudioConfig,
+    FoundationImageConfig,
+    FoundationTextConfig,
+    FoundationVideoConfig,
+)
 from mmrec.modality_encoders.image import ImageConfig
 from mmrec.modality_encoders.item_id import ItemIdConfig, ItemIdPreprocessing
 from mmrec.modality_encoders.text import TextConfig
 from mmrec.modality_encoders.video import VideoConfig
 
 __all__ = [
+    "FOUNDATION_ENCODERS",
     "MODALITY_ENCODERS",
     "AnyEncoderConfig",
     "AudioConfig",
@@ -23,7 +31,18 @@ __all__ = [
     "VideoConfig",
 ]
 
-AnyEncoderConfig = ImageConfig | TextConfig | AudioConfig | VideoConfig | FeaturesConfig | ItemIdConfig
+AnyEncoderConfig = (
+    ImageConfig
+    | TextConfig
+    | AudioConfig
+    | VideoConfig
+    | FeaturesConfig
+    | ItemIdConfig
+    | FoundationImageConfig
+    | FoundationTextConfig
+    | FoundationAudioConfig
+    | FoundationVideoConfig
+)
 
 MODALITY_ENCODERS = {
     "image": ImageConfig,

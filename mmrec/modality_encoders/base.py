@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from mmrec.data.dataset import Dataset
 
-__all__ = ["EncoderConfig", "JsonPreprocessing", "ModalityEncoder", "Preprocessing", "Raw", "Tokens"]
+__all__ = ["EncoderConfig", "JsonPreprocessing", "ModalityEncoder", "Preprocessing", "Raw", "Tokens", "in_chunks"]
 
 Raw = Any  # bytes of a medium, a text, a vector, or a catalogue index
 Tokens = tuple[Float[Tensor, "P T D"], Bool[Tensor, "P T"]]
@@ -80,6 +81,13 @@ class ModalityEncoder(nn.Module, ABC):
             axes: orthonormal rows, this modality's own: its tokens start in their span, so that the inner product of
                 two items starts as the sum of what their modalities say.
         """
+
+
+def in_chunks(inputs: dict[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:
+    """Collated inputs of P items as those of ``size`` items each, in order."""
+    (num_items,) = {len(values) for values in inputs.values()}
+    for start in range(0, num_items, size):
+        yield {name: values[start : start + size] for name, values in inputs.items()}
 
 
 class EncoderConfig(Protocol):

@@ -2,13 +2,11 @@
 
 Bytes leave no character unknown, in any script; and the library's BPE trainer finds the same units under the same
 numbers each time, which its WordPiece trainer does not (measured: equal texts, other numbers in each process).
-
-Or, with ``path``, a pretrained encoder and its tokenizer from a local folder in the layout of transformers.
+Pretrained encoders are foundation encoders, by name.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +33,8 @@ PADDING = "[PAD]"
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """A BERT of transformers from scratch, which trains on a CPU, or a pretrained encoder."""
+    """A BERT of transformers from scratch, which trains on a CPU."""
 
-    path: Path | None = None
-    """Local folder of a transformers text encoder and its tokenizer, to start from; the sizes below are then its own
-    and must be left alone, but for max_tokens."""
     max_tokens: int = 64
     """Tokens that are read; longer texts are cut."""
     vocabulary_size: int = 8_000
@@ -52,12 +47,10 @@ class TextConfig:
     """Attention heads; must divide the width."""
 
     def fit(self, dataset: Dataset, modality: str, train_items: np.ndarray) -> TextPreprocessing:
-        """Raises: DataError if no training item has a text; ConfigError if ``path`` cannot be used."""
+        """Raises: DataError if no training item has a text; ConfigError if heads do not fit."""
         rows = np.flatnonzero(train_items & dataset.present(modality))
         if len(rows) == 0:
             raise DataError("no item with a training event has a text; leave the text encoder out")
-        if self.path is not None:
-            return self._pretrained(self.path)
         if self.width % self.num_heads:
             raise ConfigError(f"num_heads is {self.num_heads}; it must divide the width {self.width} of the text tower")
         architecture = {
@@ -80,7 +73,7 @@ class TextConfig:
         return TextPreprocessing.load(folder)
 
     def build(self, dim: int, preprocessing: TextPreprocessing) -> TextEncoder:
-        return TextEncoder(dim, self, preprocessing)
+        return TextEncoder(dim, preprocessing)
 
     def _learn_units(self, dataset: Dataset, modality: str, rows: np.ndarray) -> Tokenizer:
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -98,30 +91,6 @@ class TextConfig:
         tokenizer.train_from_iterator((str(dataset.read(modality, int(row))) for row in rows), trainer)
         return tokenizer
 
-    def _pretrained(self, path: Path) -> TextPreprocessing:
-        from transformers import AutoConfig, AutoTokenizer
-
-        for field in dataclasses.fields(self):
-            if field.name not in ("path", "max_tokens") and getattr(self, field.name) != field.default:
-                raise ConfigError(f"{field.name} has no effect beside path={str(path)!r}, whose sizes count; drop one")
-        if not (path / "config.json").is_file():
-            raise ConfigError(f"path is {str(path)!r}; give a local folder with config.json, weights and a tokenizer")
-        try:
-            settings = AutoConfig.from_pretrained(path, local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"transformers cannot load {path}: {str(error).strip().splitlines()[0]}") from error
-        if settings.is_encoder_decoder or not tokenizer.is_fast:
-            raise ConfigError(f"{path} is no text encoder with a fast tokenizer; take one of the kind of BERT")
-        limit = min(tokenizer.model_max_length, getattr(settings, "max_position_embeddings", self.max_tokens))
-        if self.max_tokens > limit:
-            raise ConfigError(f"max_tokens is {self.max_tokens}; {path} reads at most {limit}")
-        architecture = json.loads(settings.to_json_string(use_diff=True)) | {
-            "model_type": settings.model_type,
-            "pad_token_id": tokenizer.pad_token_id or 0,
-        }
-        return TextPreprocessing(tokenizer.backend_tokenizer, self.max_tokens, architecture)
-
 
 class TextPreprocessing(Preprocessing):
     """Text -> token ids, at most ``max_tokens``.
@@ -133,7 +102,6 @@ class TextPreprocessing(Preprocessing):
     """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, architecture: dict[str, Any]) -> None:
-        tokenizer.no_padding()  # stored tokenizers may pad every text to one length; batches here pad to their longest
         tokenizer.enable_truncation(max_tokens)
         self.tokenizer = tokenizer
         self.architecture = architecture
@@ -169,13 +137,12 @@ class TextPreprocessing(Preprocessing):
 class TextEncoder(TowerEncoder):
     """One token: the mean of the last layer over the text's tokens.
 
-    Calibrated, a network from scratch starts with the units' vectors of latent semantic analysis (Deerwester et al.
-    1990) in its embeddings, so that texts with related words are near each other before anything is learnt.
+    Calibrated, it starts with the units' vectors of latent semantic analysis (Deerwester et al. 1990) in its
+    embeddings, so that texts with related words are near each other before anything is learnt.
     """
 
-    def __init__(self, dim: int, config: TextConfig, preprocessing: TextPreprocessing) -> None:
+    def __init__(self, dim: int, preprocessing: TextPreprocessing) -> None:
         super().__init__()
-        self.path = config.path
         self.tower = _tower(preprocessing)
         self.head = UnitHead(self.tower.config.hidden_size, dim)
 
@@ -186,10 +153,6 @@ class TextEncoder(TowerEncoder):
         return pooled[:, None], torch.ones_like(mask[:, :1])
 
     def start(self, inputs: dict[str, Tensor]) -> None:
-        """Raises: ConfigError if the weights in ``path`` do not load."""
-        if self.path is not None:
-            self.tower.load_state_dict(_pretrained_tower(self.path).state_dict())
-            return
         embeddings = self.tower.get_input_embeddings().weight  # (units, W)
         found, vectors = _latent_semantics(inputs["ids"], inputs["mask"], *embeddings.shape)
         # Longer than the positions' vectors, which are added to them.
@@ -214,27 +177,12 @@ def _latent_semantics(
     return found, F.pad(vectors, (0, width - rank))
 
 
-def _pretrained_tower(path: Path) -> Any:
-    """The network with the weights of a folder. Raises: ConfigError if they do not load."""
-    from transformers import AutoModel
-
-    try:
-        return _without_pooler(AutoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32))
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ConfigError(f"transformers cannot load the weights in {path}: {first}") from error
-
-
 def _tower(preprocessing: TextPreprocessing) -> Any:
     """The network with random weights."""
     from transformers import AutoConfig, AutoModel
 
     settings = dict(preprocessing.architecture)
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    return _without_pooler(AutoModel.from_config(config, dtype=torch.float32))
-
-
-def _without_pooler(tower: Any) -> Any:
-    if getattr(tower, "pooler", None) is not None:
-        tower.pooler = None  # nothing here reads it, and DistributedDataParallel waits for a gradient of all there is
+    tower = AutoModel.from_config(config, dtype=torch.float32)
+    tower.pooler = None  # nothing here reads it, and DistributedDataParallel waits for a gradient of all there is
     return tower

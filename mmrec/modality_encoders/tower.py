@@ -12,9 +12,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mmrec.modality_encoders.base import ModalityEncoder, Tokens
+from mmrec.modality_encoders.base import ModalityEncoder, Tokens, in_chunks
 
-__all__ = ["TowerEncoder", "UnitHead"]
+__all__ = ["CHUNK", "TowerEncoder", "UnitHead"]
+
+CHUNK = 256
+"""Media that a tower reads at once where nothing is learnt from them."""
 
 
 class TowerEncoder(ModalityEncoder, ABC):
@@ -34,10 +37,10 @@ class TowerEncoder(ModalityEncoder, ABC):
         features, mask = (inputs["features"], inputs["mask"]) if kept else self.features(inputs)
         return self.head(features), mask
 
-    def tower_parameters(self) -> Iterator[nn.Parameter]:
-        """All but the head's."""
+    def tower_parameters(self) -> Iterator[tuple[nn.Parameter, float]]:
+        """The parameters of the tower that learn, and each one's rate as a share of the towers' rate."""
         head = set(self.head.parameters())
-        return (parameter for parameter in self.parameters() if parameter not in head)
+        return ((parameter, 1.0) for parameter in self.parameters() if parameter not in head)
 
     def start(self, inputs: dict[str, Tensor]) -> None:
         """Choose the tower's own initial weights, where random ones are not what is wanted."""
@@ -45,7 +48,12 @@ class TowerEncoder(ModalityEncoder, ABC):
     @torch.no_grad()
     def calibrate(self, inputs: dict[str, Tensor], axes: Float[Tensor, "K D"]) -> None:
         self.start(inputs)
-        features, mask = self.features(inputs)
+        parts = (
+            [self.features(part) for part in in_chunks(inputs, CHUNK)]
+            if "features" not in inputs
+            else [(inputs["features"].float(), inputs["mask"])]
+        )
+        features, mask = (torch.cat(part) for part in zip(*parts, strict=True))
         if mask.sum() >= 2:
             self.head.calibrate(features[mask], axes)
 

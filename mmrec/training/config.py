@@ -71,6 +71,9 @@ class TrainConfig:
     """Probability that a content modality of an item is hidden for a step; never the last one."""
     id_dropout: float = 0.1
     """The same for the item's id: what makes the content carry items that have no id of their own."""
+    feature_cache: bool = True
+    """Keep what frozen encoders make of the media in the dataset folder (features/cache), encoded once; else they
+    encode in every step, with the same results."""
     checkpoint_steps: int = 500
     """A checkpoint every so many steps, besides the one after each epoch."""
     mixed_precision: Literal["no", "bf16"] = "no"

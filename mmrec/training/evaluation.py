@@ -17,7 +17,7 @@ from mmrec.data.splits import Split, make_split
 from mmrec.errors import DataError
 from mmrec.evaluator import Part, queries_of
 from mmrec.index import ExportIndex
-from mmrec.inference import encode_catalog, encode_histories
+from mmrec.inference import encode_catalog, encode_histories, use_feature_caches
 from mmrec.item_inputs import CatalogInputs
 from mmrec.model import load_model, load_user_encoder, model_hash
 from mmrec.training.checkpoint import check_dataset, find_checkpoint
@@ -69,7 +69,9 @@ def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part) -> Vectors:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(folder).to(device)
     started = time.perf_counter()
-    items = encode_catalog(model, CatalogInputs(dataset, model.inputs), np.arange(dataset.num_items))
+    catalog = CatalogInputs(dataset, model.inputs)
+    use_feature_caches(model, catalog, fill=False)
+    items = encode_catalog(model, catalog, np.arange(dataset.num_items))
     seconds = {"encode_items_s": time.perf_counter() - started}
     return _with_users(folder, dataset, items, model.user_encoder, part, seconds)
 

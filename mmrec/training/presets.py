@@ -11,8 +11,9 @@ The rules, none of them tuned to one dataset:
 - **batch**: about one thirtieth of the training histories, a power of two from 32 to 512, and about 4,000 events at
   most; 128 histories while towers learn, because a step then costs its distinct items, which grow slower.
 - **rate**: .001; towers learn at a fifth of it.
+- **foundation encoders** (by name) are frozen unless told otherwise; frozen, they count as ready-made vectors.
 - **towers** of raw media rest until validation stops rising, for about 1,500 steps at most (5 to 50 epochs), and then
-  learn for about 200 (2 to 10 epochs).
+  learn, those that may, for about 200 (2 to 10 epochs).
 - **contrastive**: weight .1 beside the next item where there is content to bring near users; none for ids alone.
 - **order**: SASRec; mean pooling where histories are sets.
 """
@@ -20,6 +21,7 @@ The rules, none of them tuned to one dataset:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +32,8 @@ from mmrec.data.splits import SplitName, make_split
 from mmrec.errors import ConfigError, unknown_name
 from mmrec.fusion import FUSIONS
 from mmrec.item_encoder import ItemEncoderConfig
-from mmrec.modality_encoders import MODALITY_ENCODERS
+from mmrec.modality_encoders import MODALITY_ENCODERS, AnyEncoderConfig
+from mmrec.modality_encoders.foundation import FoundationConfig
 from mmrec.model import ModelConfig
 from mmrec.objectives import ContrastiveConfig, NextItemConfig
 from mmrec.training.config import TrainConfig
@@ -68,12 +71,14 @@ def preset(
     split_quantile: float = 0.9,
     user_encoder: str | None = None,
     fusion: str | None = None,
+    encoders: Mapping[str, FoundationConfig] | None = None,
 ) -> TrainConfig:
     """The complete configuration of a preset for a dataset.
 
     Args:
         user_encoder: name in USER_ENCODERS; None follows the rule.
         fusion: name in FUSIONS; None is attention.
+        encoders: foundation encoders, by raw modality, in place of the small networks.
 
     Raises: ConfigError if a name is unknown or the dataset lacks what the preset encodes.
     """
@@ -86,21 +91,21 @@ def preset(
     dataset = Dataset.open(data)
     size = _measure(dataset, split, split_quantile)
     modalities = _modalities(name, dataset)
+    chosen = _encoders(modalities, encoders or {}, f"preset {name!r} on {dataset.path}")
     user_encoder = user_encoder or ("mean_pool" if dataset.sequences.order == "none" else "sasrec")
-    from_media = any(modality in RAW for modality in modalities)
+    from_media = any(m in RAW and getattr(chosen[m], "tune", "all") != "frozen" for m in modalities)
     dropout = 0.1 if size.events_per_item >= 100 else 0.3 if size.events_per_item >= 10 else 0.5
     width = 64 if size.num_items < 1_000 else 128 if size.num_items < 10_000 or from_media else 256
-    if any(modality not in (*RAW, "item_id") for modality in modalities):
+    if any(m not in (*RAW, "item_id") or isinstance(chosen[m], FoundationConfig) for m in modalities):
         width = max(width, 128)
     p90 = float(np.quantile(size.histories, 0.9))
     max_length = int(np.clip(10 * math.ceil(p90 / 10), 20, 50 if from_media else 200))
-    encoders = {m: MODALITY_ENCODERS[m if m in MODALITY_ENCODERS else "features"]() for m in modalities}
     targets = size.histories - 1  # of each history
     windows = float(np.where(targets > max_length, targets / max_length + 1, 1).sum())  # the sampler's, nearly
     mean_length = min(float(targets.mean()), max_length)
     batch_size = _power_of_two(min(len(size.histories) / 30, MAX_TARGETS / mean_length), 32, 512)
     model = ModelConfig(
-        item_encoder=ItemEncoderConfig(dim=width, encoders=encoders, fusion=FUSIONS[fusion or "attention"]()),
+        item_encoder=ItemEncoderConfig(dim=width, encoders=chosen, fusion=FUSIONS[fusion or "attention"]()),
         user_encoder=USER_ENCODERS[user_encoder](max_length=max_length, dropout=dropout),
         contrastive=ContrastiveConfig(weight=0.0 if modalities == ["item_id"] else 0.1),
         next_item=NextItemConfig(num_negatives=max(512, int(MAX_LOGITS / (batch_size * mean_length)))),
@@ -137,6 +142,16 @@ def _measure(dataset: Dataset, split: SplitName, quantile: float) -> _Size:
         events_per_item=len(train.item_idx) / num_items,
         histories=histories,
     )
+
+
+def _encoders(modalities: list[str], given: Mapping[str, FoundationConfig], where: str) -> dict[str, AnyEncoderConfig]:
+    for modality in given:
+        if modality not in modalities:
+            raise ConfigError(f"an encoder of {modality} is given, but {where} encodes {', '.join(modalities)}")
+    small: dict[str, AnyEncoderConfig] = {
+        m: MODALITY_ENCODERS[m if m in MODALITY_ENCODERS else "features"]() for m in modalities
+    }
+    return small | dict(given)  # pyright: ignore[reportReturnType]
 
 
 def _modalities(name: str, dataset: Dataset) -> list[str]:

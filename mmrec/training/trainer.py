@@ -24,7 +24,7 @@ from mmrec.data.dataset import Dataset
 from mmrec.data.splits import make_split
 from mmrec.distributed import all_gather_rows, rank, share, world_size
 from mmrec.errors import ConfigError, TrainingError
-from mmrec.inference import encode_catalog, encode_histories, use_tower_outputs
+from mmrec.inference import encode_catalog, encode_histories, use_feature_caches, use_tower_outputs
 from mmrec.item_encoder import fit_preprocessings, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import CatalogInputs
 from mmrec.metrics.ranking import ranking_metrics
@@ -88,8 +88,9 @@ class Trainer:
 
     def _build(self) -> None:
         config = self.config
-        torch.manual_seed(config.seed)
-        model = config.model.build(self._preprocessings())
+        preprocessings = self._preprocessings()
+        torch.manual_seed(config.seed)  # after fitting, which only the first rank does, and only once
+        model = config.model.build(preprocessings).to(self.device)
         self.catalog = CatalogInputs(self.dataset, model.inputs)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, config.weight_decay),
@@ -97,20 +98,40 @@ class Trainer:
             betas=(0.9, 0.98),  # of the second moment: sparse gradients of ids are forgotten sooner
             fused=True,
         )
-        if (self.run / "latest").exists():
+        resumes = (self.run / "latest").exists()
+        if resumes:
             self._resume(model)
         else:
+            model.item_encoder.load_pretrained()
+        if config.feature_cache:
+            self._use_feature_caches(model)
+        if not resumes:
             known = np.flatnonzero(self.split.train_items)
             model.eval()
             drawn = random_generator(config.seed, 5).permutation(known)[:CALIBRATION_ITEMS]
-            model.item_encoder.calibrate(self.catalog.batch(np.sort(drawn)))
+            model.item_encoder.calibrate(self.catalog.batch(np.sort(drawn)).to(self.device))
             model.train()
-        self.towers = [part for part in model.modules() if isinstance(part, TowerEncoder)]
+        towers = [part for part in model.modules() if isinstance(part, TowerEncoder)]
+        self.towers = [tower for tower in towers if next(tower.tower_parameters(), None)]  # those that ever learn
         if not self.towers or not config.rest_epochs:
             self.state.tower_epoch = self.state.tower_step = 0
         self._set_towers(learn=not self.resting)
         self.model, self.optimizer = self.accelerator.prepare(model, self.optimizer)
         self._make_loader()
+
+    def _use_feature_caches(self, model: Recommender) -> None:
+        """Encode what is frozen once for the dataset, or find it encoded."""
+        progress, bar = progress_bar(rank() == 0)
+        started: set[str] = set()
+
+        def advance(name: str, done: int, total: int) -> None:
+            if name not in started:
+                started.add(name)
+                bar.start(f"encoding {name} once", total)
+            bar.advance(steps=done)
+
+        with progress:
+            use_feature_caches(model, self.catalog, fill=True, progress=advance)
 
     def _make_loader(self) -> None:
         """Steps of the size that fits what is learnt: many small ones at rest, fewer and larger ones with towers."""
@@ -159,7 +180,7 @@ class Trainer:
 
     def _set_towers(self, *, learn: bool) -> None:
         for tower in self.towers:
-            for parameter in tower.tower_parameters():
+            for parameter, _ in tower.tower_parameters():
                 parameter.requires_grad_(learn)
 
     def _wake_towers(self) -> None:
@@ -228,7 +249,7 @@ class Trainer:
         rate = self._warmed_up(config.learning_rate, state.step)
         tower_rate = self._warmed_up(config.learning_rate * config.tower_rate, state.step - state.tower_step)
         for group in self.optimizer.param_groups:
-            group["lr"] = tower_rate if group["tower"] else rate
+            group["lr"] = rate if group["tower"] is None else tower_rate * group["tower"]
         self._refresh_bank()
         losses = self.model(batch.to(self.device))
         total = self.recommender.total(losses)
@@ -334,7 +355,7 @@ class Trainer:
         self.bar.start("decoding media", self.dataset.num_items)
         self.catalog.warm(lambda done: self.bar.advance(steps=done))
         if self.resting:
-            towers = [isinstance(part, TowerEncoder) for part in self.recommender.item_encoder.encoders.values()]
+            towers = [part in self.towers for part in self.recommender.item_encoder.encoders.values()]
             self.bar.start("encoding media", int(self.catalog.present[:, towers].sum()) // world_size())
             use_tower_outputs(self.recommender, self.catalog, progress=lambda done: self.bar.advance(steps=done))
 
@@ -375,17 +396,19 @@ class Trainer:
 
 
 def parameter_groups(model: Recommender, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters by what the optimiser does with them: "weight_decay", and "tower", which has a rate of its own.
+    """Parameters that ever learn, by what the optimiser does with them: "weight_decay", and "tower", the share of the
+    towers' rate; None for those of no tower.
 
     Matrices decay; norms, biases, embedding tables and the temperature do not.
     """
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     encoders = [module for module in model.modules() if isinstance(module, TowerEncoder)]
-    towers = {id(parameter) for encoder in encoders for parameter in encoder.tower_parameters()}
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    towers = {id(parameter): share for encoder in encoders for parameter, share in encoder.tower_parameters()}
+    groups: dict[tuple[float, float | None], list[nn.Parameter]] = {}
     for parameter in model.parameters():
-        decay = 0.0 if parameter.ndim < 2 or id(parameter) in tables else weight_decay
-        groups.setdefault((decay, id(parameter) in towers), []).append(parameter)
+        if parameter.requires_grad:
+            decay = 0.0 if parameter.ndim < 2 or id(parameter) in tables else weight_decay
+            groups.setdefault((decay, towers.get(id(parameter))), []).append(parameter)
     return [{"params": group, "weight_decay": decay, "tower": tower} for (decay, tower), group in groups.items()]
 
 

@@ -10,6 +10,7 @@ import torch
 
 from mmrec.distributed import rank
 from mmrec.inference import use_tower_outputs
+from mmrec.modality_encoders import FoundationImageConfig, FoundationVideoConfig
 from mmrec.objectives import ContrastiveConfig, ModalityAlignmentConfig, NextItemConfig
 from mmrec.training.presets import preset
 from mmrec.training.trainer import Trainer
@@ -26,10 +27,20 @@ OBJECTIVES = {
 }
 
 
+FOUNDATION = {
+    "image": FoundationImageConfig(encoder="timm:test_vit@random", tune="top:1"),
+    "video": FoundationVideoConfig(encoder="timm:test_vit@random", num_frames=2),
+}
+
+
 def first_step(dataset: Path, run: Path, result: Path, batch_size: int, towers: str, objective: str) -> None:
-    defaults = preset("hybrid", dataset)
+    encoders = FOUNDATION if towers == "foundation" else {}
+    defaults = preset("hybrid", dataset, encoders=encoders)
     defaults = dataclasses.replace(defaults, model=dataclasses.replace(defaults.model, **OBJECTIVES[objective]))
-    rest_epochs = {"rest": 10, "learn": 0}[towers]
+    if towers == "chunks":
+        item_encoder = dataclasses.replace(defaults.model.item_encoder, chunk_items=3)
+        defaults = dataclasses.replace(defaults, model=dataclasses.replace(defaults.model, item_encoder=item_encoder))
+    rest_epochs = 10 if towers == "rest" else 0
     sizes = {"batch_size": batch_size, "tower_batch_size": batch_size}
     trainer = Trainer(dataclasses.replace(defaults, out=run, rest_epochs=rest_epochs, **sizes))
     generator = torch.Generator().manual_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,14 +51,24 @@ def assert_equal_steps(found: dict, expected: dict) -> None:
 
 @pytest.mark.parametrize(
     ("batch_size", "towers"),
-    [(8, "learn"), (1, "learn"), (8, "rest")],
-    ids=["whole batch", "fewer histories than processes", "towers at rest"],
+    [(8, "learn"), (1, "learn"), (8, "rest"), (8, "chunks"), (8, "foundation")],
+    ids=["whole batch", "fewer histories than processes", "towers at rest", "in chunks", "foundation encoders"],
 )
 def test_two_processes_have_the_loss_and_the_gradients_of_one(tiny_dataset_path, tmp_path, batch_size, towers):
-    one = run_first_step(1, tiny_dataset_path, tmp_path, batch_size, towers)
-    two = run_first_step(2, tiny_dataset_path, tmp_path, batch_size, towers)
+    for processes in (1, 2):  # each fills a feature cache of its own
+        shutil.copytree(tiny_dataset_path, tmp_path / f"dataset-{processes}")
+    one = run_first_step(1, tmp_path / "dataset-1", tmp_path, batch_size, towers)
+    two = run_first_step(2, tmp_path / "dataset-2", tmp_path, batch_size, towers)
     assert_equal_steps(two, one)
-    assert any(".tower." in name for name in one["gradients"]) == (towers == "learn")
+    assert any(".tower." in name for name in one["gradients"]) == (towers != "rest")
+
+
+def test_encoding_in_chunks_gives_the_gradients_of_encoding_at_once(tiny_dataset_path, tmp_path):
+    steps = []
+    for towers in ("learn", "chunks"):
+        (tmp_path / towers).mkdir()
+        steps.append(run_first_step(1, tiny_dataset_path, tmp_path / towers, 8, towers))
+    assert_equal_steps(steps[1], steps[0])
 
 
 def test_when_towers_wake_all_ranks_go_on_with_the_same_weights(tiny_dataset_path, tmp_path):

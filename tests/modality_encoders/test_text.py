@@ -1,35 +1,16 @@
-"""Texts: units learnt from the data, and pretrained encoders from a local folder."""
+"""Texts: units learnt from the data."""
 
 from __future__ import annotations
-
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mmrec.data.dataset import Dataset
 from mmrec.errors import ConfigError, DataError
 from mmrec.modality_encoders import TextConfig
-from mmrec.modality_encoders.text import TextEncoder, TextPreprocessing
+from mmrec.modality_encoders.text import TextPreprocessing
 
 EVERYTHING = np.ones(24, dtype=bool)
-
-
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory) -> Path:
-    """A BERT of one layer with its tokenizer, as transformers stores them."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("pretrained")
-    units = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", "red", "green", "blue", "grey", "thing"]
-    (folder / "vocab.txt").write_text("\n".join(units))
-    BertTokenizerFast.from_pretrained(folder).save_pretrained(folder)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    torch.manual_seed(3)
-    BertModel(BertConfig(vocab_size=len(units), max_position_embeddings=16, **sizes)).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -76,77 +57,6 @@ class Texts:
 def test_heads_that_do_not_divide_the_width_are_an_error(tiny_dataset):
     with pytest.raises(ConfigError, match="num_heads is 3; it must divide the width 64"):
         TextConfig(num_heads=3).fit(tiny_dataset, "text", EVERYTHING)
-
-
-def pretrained_encoder(folder: Path, dataset: Dataset) -> tuple[TextPreprocessing, TextEncoder]:
-    """As a new run makes it: fitted, stored, read again, built, calibrated."""
-    config = TextConfig(path=folder, max_tokens=16)
-    stored = folder / "stored"
-    stored.mkdir(exist_ok=True)
-    config.fit(dataset, "text", EVERYTHING).save(stored)
-    preprocessing = config.load_preprocessing(stored)
-    encoder = config.build(8, preprocessing).eval()
-    encoder.calibrate(preprocessing.collate([preprocessing("red"), preprocessing("blue thing")]), torch.eye(8))
-    return preprocessing, encoder
-
-
-def test_a_pretrained_encoder_computes_what_transformers_computes(pretrained, tiny_dataset):
-    from transformers import AutoModel, AutoTokenizer
-
-    preprocessing, encoder = pretrained_encoder(pretrained, tiny_dataset)
-    texts = ["red thing", "Grey thing green blue thing"]
-    reference = AutoTokenizer.from_pretrained(pretrained)(texts, padding=True, return_tensors="pt")
-    hidden = AutoModel.from_pretrained(pretrained).eval()(**reference).last_hidden_state
-    mask = reference["attention_mask"][..., None]
-    expected = encoder.head((hidden * mask).sum(1) / mask.sum(1))
-    inputs = preprocessing.collate([preprocessing(text) for text in texts])
-    torch.testing.assert_close(inputs["ids"], reference["input_ids"])
-    torch.testing.assert_close(encoder(inputs)[0][:, 0], expected, atol=1e-6, rtol=0)
-
-
-def test_every_parameter_of_a_pretrained_encoder_takes_part(pretrained, tiny_dataset):
-    preprocessing, encoder = pretrained_encoder(pretrained, tiny_dataset)
-    tokens, _ = encoder(preprocessing.collate([preprocessing("red thing")]))
-    (tokens * torch.arange(8.0)).sum().backward()
-    assert all(parameter.grad is not None for parameter in encoder.parameters())
-
-
-def test_a_checkpoint_of_a_pretrained_encoder_does_not_need_the_folder(pretrained, tiny_dataset, tmp_path):
-    folder = tmp_path / "encoder"
-    shutil.copytree(pretrained, folder)
-    config = TextConfig(path=folder, max_tokens=16)
-    preprocessing, encoder = pretrained_encoder(folder, tiny_dataset)
-    (tmp_path / "saved").mkdir()
-    preprocessing.save(tmp_path / "saved")
-    shutil.rmtree(folder)
-    loaded = config.load_preprocessing(tmp_path / "saved")
-    rebuilt = config.build(8, loaded).eval()
-    rebuilt.load_state_dict(encoder.state_dict())
-    inputs = loaded.collate([loaded("red thing"), loaded("blue")])
-    torch.testing.assert_close(rebuilt(inputs)[0], encoder(inputs)[0], atol=0, rtol=0)
-    assert str(folder) not in (tmp_path / "saved" / "architecture.json").read_text()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"max_tokens": 17}, "max_tokens is 17; .* reads at most 16"),
-        ({"max_tokens": 16, "width": 32}, "width has no effect beside path"),
-        ({"path": Path("nowhere")}, "give a local folder with config.json, weights and a tokenizer"),
-    ],
-)
-def test_settings_at_odds_with_the_folder_are_errors(pretrained, tiny_dataset, settings, message):
-    with pytest.raises(ConfigError, match=message):
-        TextConfig(**{"path": pretrained, **settings}).fit(tiny_dataset, "text", EVERYTHING)
-
-
-def test_a_folder_without_weights_is_an_error(pretrained, tiny_dataset, tmp_path):
-    shutil.copytree(pretrained, tmp_path / "encoder")
-    (tmp_path / "encoder" / "model.safetensors").unlink()
-    config = TextConfig(path=tmp_path / "encoder", max_tokens=16)
-    preprocessing = config.fit(tiny_dataset, "text", EVERYTHING)
-    with pytest.raises(ConfigError, match="transformers cannot load the weights"):
-        config.build(8, preprocessing).calibrate(preprocessing.collate([preprocessing("red")]), torch.eye(8))
 
 
 def test_a_network_from_scratch_starts_with_texts_of_related_words_near_each_other():

@@ -1,0 +1,191 @@
+"""A foundation encoder inside the item encoder: what of it learns, and what of it can be kept.
+
+Legend: P items that have the modality, F frames, T tokens, W width of the network, D model width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from mmrec.distributed import world_size
+from mmrec.modality_encoders.base import Tokens
+from mmrec.modality_encoders.foundation.blocks import checkpoint_blocks, find_blocks, run_above, run_below
+from mmrec.modality_encoders.foundation.preprocessing import Architecture, FoundationPreprocessing
+from mmrec.modality_encoders.foundation.tuning import Tuning, add_adapters, learning_parameters
+from mmrec.modality_encoders.tower import TowerEncoder, UnitHead
+
+__all__ = ["FoundationEncoder"]
+
+# Of what decoding and networks make of the same bytes; raised when either changes.
+_CACHE_VERSION = 1
+
+
+class FoundationEncoder(TowerEncoder):
+    """A network by name, then a head of the model's width.
+
+    The network stays in evaluation mode: no dropout, no statistics of the batch. So its output is a function of the
+    item alone, and what is kept of it is what a step would compute.
+
+    Args:
+        dim: D.
+        tower: the network with random weights; :meth:`load_pretrained` gives it those of its name.
+        preprocessing: knows the architecture.
+        encoder: name of the encoder.
+        tuning: what learns.
+        layer_decay: rate of each block, as a share of that of the one above.
+        activation_checkpointing: blocks that learn keep only their inputs.
+        cache_dtype: of what is kept on disk.
+        load: name and architecture -> network with its weights, or None where they are random.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        tower: nn.Module,
+        preprocessing: FoundationPreprocessing,
+        *,
+        encoder: str,
+        tuning: Tuning,
+        layer_decay: float,
+        activation_checkpointing: bool,
+        cache_dtype: str,
+        load: Callable[[str, Architecture], nn.Module | None],
+    ) -> None:
+        super().__init__()
+        architecture = preprocessing.architecture
+        self.encoder = encoder
+        self.tuning = tuning
+        self.cache_dtype = getattr(torch, cache_dtype)
+        self._preprocessing = preprocessing
+        self._load = load
+        if tuning.kind == "lora":
+            add_adapters(tower, tuning.number)
+        self.tower = tower.eval()
+        self._learning = learning_parameters(tower, tuning, layer_decay, architecture["behind"])
+        tower.requires_grad_(False)
+        for parameter in self._learning:
+            parameter.requires_grad_(True)
+        self._blocks = find_blocks(tower)
+        self._split: int | None = architecture.get("split") if tuning.kind == "top" else None
+        if activation_checkpointing:
+            checkpoint_blocks(self._blocks[tuning.first_block(len(self._blocks)) :])
+        width = architecture["width"]
+        self.temporal = (
+            TemporalAttention(width, preprocessing.num_frames) if architecture.get("frame_by_frame") else None
+        )
+        self.head = UnitHead(width, dim)
+
+    @property
+    def keeps(self) -> str | None:
+        """What of the network never changes and is worth keeping: its "features", a "hidden" state, or nothing."""
+        return "features" if self.tuning.kind == "frozen" else None if self._split is None else "hidden"
+
+    def tower_parameters(self) -> Iterator[tuple[nn.Parameter, float]]:
+        return iter(self._learning.items())
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.tower.eval()
+        return self
+
+    @torch.no_grad()
+    def load_pretrained(self) -> None:
+        """Read the weights that the name stands for. Raises: ConfigError if they are not to be had."""
+        network = self._load(self.encoder, self._preprocessing.architecture)
+        if network is None:
+            return
+        loaded = network.state_dict()
+        for key, value in self.tower.state_dict().items():
+            if "lora_" not in key:
+                value.copy_(loaded[key.replace(".base_layer", "")])
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tokens:
+        kept = "features" in inputs
+        features, mask = (inputs["features"].float(), inputs["mask"]) if kept else self.features(inputs)
+        if self.temporal is not None:
+            features = self.temporal(features, mask)
+        return self.head(features), mask
+
+    def features(self, inputs: dict[str, Tensor]) -> tuple[Float[Tensor, "P T W"], Bool[Tensor, "P T"]]:
+        features, mask = self._above(inputs) if "hidden" in inputs else self.tower(inputs)
+        if world_size() > 1 and self._learning and torch.is_grad_enabled():
+            # DistributedDataParallel waits for a gradient of every parameter that learns, also of those not on the way.
+            features = features + 0.0 * sum(parameter.sum() for parameter in self._learning)
+        return features, mask
+
+    def cache_key(self) -> str:
+        """SHA-256 over all that decides what is kept: preprocessing, frozen weights, what is kept, number format."""
+        kept = {"keeps": self.keeps, "split": self._split, "dtype": str(self.cache_dtype), "version": _CACHE_VERSION}
+        digest = hashlib.sha256(json.dumps(kept).encode())
+        with TemporaryDirectory() as scratch:
+            self._preprocessing.save(Path(scratch))
+            for path in sorted(Path(scratch).rglob("*")):
+                if path.is_file():
+                    digest.update(path.name.encode() + path.read_bytes())
+        learning = {id(parameter) for parameter in self._learning}
+        for name, value in [*self.tower.named_parameters(), *self.tower.named_buffers()]:
+            if id(value) not in learning:
+                digest.update(name.encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def keep(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What :attr:`keeps` says of some items, and which rows of it are real. ("P", "T", "W"), ("P", "T")"""
+        if self.keeps == "features":
+            return self.tower(inputs)
+        assert self._split is not None
+        hidden = run_below(self._blocks, self._split, lambda: self.tower(inputs))
+        if "ids" in inputs:
+            return hidden, inputs["mask"]
+        real = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        if self.temporal is None:
+            return hidden, real
+        frames = inputs["mask"]  # (P, F): rows of the hidden state are the real frames
+        spread = hidden.new_zeros(*frames.shape, *hidden.shape[1:]).index_put((frames,), hidden)  # (P, F, T, W)
+        return spread.flatten(1, 2), frames.repeat_interleave(hidden.shape[1], 1)
+
+    def _above(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The part that learns, from the hidden state below it."""
+        assert self._split is not None
+        hidden = inputs["hidden"].float()
+        blank = {key: value for key, value in inputs.items() if key not in ("hidden", "hidden_mask")}
+        if not blank:  # texts bring their tokens, which cost nothing; a picture would have to be decoded
+            blank = {key: value.to(hidden.device) for key, value in self._preprocessing.blank(len(hidden)).items()}
+        if self.temporal is not None:
+            num_frames = blank["mask"].shape[1]
+            frames = inputs["hidden_mask"].unflatten(1, (num_frames, -1))[:, :, 0]  # (P, F)
+            blank["mask"] = frames
+            hidden = hidden.unflatten(1, (num_frames, -1))[frames]
+        return run_above(self._blocks, self._split, hidden, lambda: self.tower(blank))
+
+
+class TemporalAttention(nn.Module):
+    """Frames attend to each other, so that motion is seen; starts as doing nothing.
+
+    Args:
+        width: W.
+        num_frames: F.
+    """
+
+    def __init__(self, width: int, num_frames: int) -> None:
+        super().__init__()
+        heads = next((heads for heads in (8, 4, 2) if width % heads == 0), 1)
+        self.time = nn.Parameter(0.02 * torch.randn(num_frames, width))
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        nn.init.zeros_(self.attention.out_proj.weight)
+        nn.init.zeros_(self.attention.out_proj.bias)
+
+    def forward(self, frames: Float[Tensor, "P F W"], mask: Bool[Tensor, "P F"]) -> Float[Tensor, "P F W"]:
+        seen = self.norm(frames) + self.time
+        found, _ = self.attention(seen, seen, frames, key_padding_mask=~mask, need_weights=False)
+        return frames + found

@@ -1,0 +1,77 @@
+"""What the homes of foundation encoders share: networks from collated inputs to features, and how outputs are pooled.
+
+Legend: P items, F frames, T tokens, W width of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mmrec.errors import ConfigError
+from mmrec.modality_encoders.foundation.preprocessing import PixelTransform
+
+__all__ = ["Features", "FrameByFrame", "PixelNetwork", "Pool", "first_line", "pooled"]
+
+Features = tuple[Tensor, Tensor]
+"""Pooled outputs ("P", "T", "W") and their mask ("P", "T"), True = real."""
+
+Pool = Literal["auto", "mean", "cls", "last", "pooler"]
+"""mean over the real positions; their first (cls); their last; or what the network itself makes of them (pooler)."""
+
+
+class PixelNetwork(nn.Module):
+    """Normalises pixels and hands them to a network that pools by itself: one token."""
+
+    def __init__(
+        self, network: nn.Module, transform: PixelTransform, call: Callable[[nn.Module, Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.transform = transform
+        self.call = call
+
+    def forward(self, inputs: dict[str, Tensor]) -> Features:
+        features = self.call(self.network, self.transform.normalise(inputs["values"]))[:, None]
+        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+
+
+class FrameByFrame(nn.Module):
+    """Reads a clip with a network of pictures: one token a frame."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: dict[str, Tensor]) -> Features:
+        mask = inputs["mask"]  # (P, F)
+        features = self.network({"values": inputs["values"][mask]})[0][:, 0]  # real frames only
+        return features.new_zeros(*mask.shape, features.shape[-1]).index_put((mask,), features), mask
+
+
+def pooled(output: Any, mask: Tensor | None, pool: str) -> Tensor:
+    """One vector an item, ("P", "W"), of what a network of transformers returns.
+
+    Args:
+        mask: real positions of its last hidden state, ("P", "T"); None: all.
+    """
+    if pool == "pooler":
+        found = getattr(output, "pooler_output", None)
+        if found is None:
+            raise ConfigError("this network has no output of its own for the whole; give pool mean, cls or last")
+        return found
+    hidden = output.last_hidden_state  # (P, T, W)
+    if pool == "cls":
+        return hidden[:, 0]
+    if mask is None or mask.shape[1] != hidden.shape[1]:  # convolutions have changed the number of positions
+        return hidden[:, -1] if pool == "last" else hidden.flatten(1, -2).mean(1)
+    if pool == "last":
+        return hidden[torch.arange(len(hidden), device=hidden.device), mask.long().cumsum(1).argmax(1)]
+    return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

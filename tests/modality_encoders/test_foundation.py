@@ -1,0 +1,394 @@
+"""Foundation encoders: each family from disk, with its own preprocessing; what of it learns, and what is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mmrec.errors import ConfigError
+from mmrec.modality_encoders.foundation import FOUNDATION_ENCODERS
+from tests.modality_encoders.tiny_networks import CASES, WRITERS
+
+DIM = 8
+SHORT = {"text": {"max_tokens": 16}, "audio": {"duration_s": 1.0}, "image": {}, "video": {}}
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """Folders of tiny networks, written when they are asked for."""
+    root = tmp_path_factory.mktemp("networks")
+
+    def folder(name: str):
+        path = root / name
+        if not path.exists():
+            path.mkdir()
+            WRITERS[name](path)
+        return path
+
+    return folder
+
+
+def make(modality: str, encoder: str, folders, dataset, **settings):
+    """Configuration, fitted preprocessing, encoder with its weights, and collated inputs of all items."""
+    framework, _, name = encoder.partition(":")
+    config = FOUNDATION_ENCODERS[modality](encoder=f"{framework}:{folders(name)}", **SHORT[modality], **settings)
+    preprocessing = config.fit(dataset, modality, np.ones(dataset.num_items, dtype=bool))
+    torch.manual_seed(1)
+    module = config.build(DIM, preprocessing)
+    module.load_pretrained()
+    items = np.flatnonzero(dataset.present(modality))
+    inputs = preprocessing.collate([preprocessing(dataset.read(modality, int(item))) for item in items])
+    return config, preprocessing, module.train(), inputs
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case).replace(":", "-"))
+def case(request):
+    return request.param
+
+
+def test_what_a_checkpoint_stores_rebuilds_the_encoder(case, folders, tiny_dataset, tmp_path):
+    config, preprocessing, module, inputs = make(*case, folders, tiny_dataset)
+    preprocessing.save(tmp_path)
+    again = config.load_preprocessing(tmp_path)
+    rebuilt = config.build(DIM, again)
+    rebuilt.load_state_dict(module.state_dict())
+    raw = tiny_dataset.read(case[0], int(np.flatnonzero(tiny_dataset.present(case[0]))[0]))
+    torch.testing.assert_close(again.collate([again(raw)]), preprocessing.collate([preprocessing(raw)]))
+    for expected, found in zip(module(inputs), rebuilt(inputs), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_items_have_different_features_that_do_not_depend_on_each_other(case, folders, tiny_dataset):
+    _, _, module, inputs = make(*case, folders, tiny_dataset)
+    features, mask = module.features(inputs)
+    assert features.isfinite().all()
+    assert features[mask].std(0).max() > 1e-4, "the media differ, and so do their features"
+    alone, alone_mask = module.features({key: value[:1] for key, value in inputs.items()})
+    torch.testing.assert_close(alone[alone_mask], features[:1][mask[:1]], atol=1e-5, rtol=1e-4)
+
+
+def test_the_hidden_state_below_the_top_block_gives_what_the_medium_gives(case, folders, tiny_dataset):
+    modality, encoder = case
+    _, preprocessing, module, inputs = make(modality, encoder, folders, tiny_dataset, tune="top:1")
+    expected, mask = module.features(inputs)
+    if module.keeps is None:
+        assert encoder in ("transformers:clap", "timm:timm_convnext"), "stages of changing shape cannot be split"
+        return
+    hidden, real = module.keep(inputs)
+    kept = {"hidden": hidden, "hidden_mask": real}
+    if preprocessing.brings_inputs:
+        kept |= inputs
+    found, found_mask = module.features(kept)
+    torch.testing.assert_close(found_mask, mask)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    found[mask].square().sum().backward()
+    through_kept = {
+        name: parameter.grad.clone()
+        for name, parameter in module.tower.named_parameters()
+        if parameter.grad is not None
+    }
+    module.zero_grad()
+    expected[mask].square().sum().backward()
+    for name, parameter in module.tower.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(through_kept[name], parameter.grad, atol=1e-5, rtol=1e-4)
+    assert through_kept
+
+
+def picture() -> bytes:
+    """A picture that is neither square nor of the network's size."""
+    import io
+
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 15, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((75, 60), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip", "dinov3"])
+def test_pictures_are_prepared_and_encoded_as_transformers_does_it(family, folders, tiny_dataset):
+    import io
+
+    from PIL import Image
+    from transformers import AutoImageProcessor, AutoModel
+
+    _, preprocessing, module, _ = make("image", f"transformers:{family}", folders, tiny_dataset)
+    raw = picture()
+    reference = AutoImageProcessor.from_pretrained(folders(family))(
+        Image.open(io.BytesIO(raw)).convert("RGB"), return_tensors="pt"
+    )["pixel_values"]
+    inputs = preprocessing.collate([preprocessing(raw)])
+    prepared = preprocessing.transform.normalise(inputs["values"])
+    assert (prepared - reference).abs().max() < 2.5 / 255 / min(preprocessing.transform.std), "two steps of 8 bits"
+    model = AutoModel.from_pretrained(folders(family)).eval()
+    network = getattr(model, "vision_model", model)
+    with torch.no_grad():
+        expected = network(prepared).pooler_output
+    torch.testing.assert_close(module.features(inputs)[0][:, 0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_pictures_are_prepared_as_timm_does_it(folders, tiny_dataset):
+    import io
+
+    import timm
+    from PIL import Image
+
+    _, preprocessing, module, _ = make("image", "timm:timm_vit", folders, tiny_dataset)
+    network = timm.create_model(f"local-dir:{folders('timm_vit')}", pretrained=True, num_classes=0).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=network))
+    raw = picture()
+    reference = transform(Image.open(io.BytesIO(raw)).convert("RGB"))[None]
+    inputs = preprocessing.collate([preprocessing(raw)])
+    prepared = preprocessing.transform.normalise(inputs["values"])
+    assert (prepared - reference).abs().max() < 2.5 / 255 / min(preprocessing.transform.std)
+    with torch.no_grad():
+        expected = network(prepared)
+    torch.testing.assert_close(module.features(inputs)[0][:, 0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_open_clip_towers_encode_as_open_clip_does(folders, tiny_dataset):
+    import io
+
+    import open_clip
+    from PIL import Image
+
+    source = f"local-dir:{folders('open_clip')}"
+    model, _, transform = open_clip.create_model_and_transforms(source)
+    model.eval()
+    _, preprocessing, module, _ = make("image", "open_clip:open_clip", folders, tiny_dataset)
+    inputs = preprocessing.collate([preprocessing(picture())])
+    prepared = preprocessing.transform.normalise(inputs["values"])
+    reference = transform(Image.open(io.BytesIO(picture())))[None]
+    assert (prepared - reference).abs().max() < 2.5 / 255 / 0.3
+    with torch.no_grad():
+        torch.testing.assert_close(module.features(inputs)[0][:, 0], model.encode_image(prepared), atol=1e-5, rtol=1e-5)
+    _, preprocessing, module, _ = make("text", "open_clip:open_clip", folders, tiny_dataset)
+    texts = ["a red thing", "something else entirely, and longer than sixteen units of its vocabulary can hold at once"]
+    inputs = preprocessing.collate([preprocessing(text) for text in texts])
+    with torch.no_grad():
+        expected = model.encode_text(open_clip.get_tokenizer(source)(texts))
+    torch.testing.assert_close(module.features(inputs)[0][:, 0], expected, atol=1e-5, rtol=1e-5)
+
+
+def pooled_by(pool: str, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    if pool == "cls":
+        return hidden[:, 0]
+    if pool == "last":
+        return torch.stack([row[real][-1] for row, real in zip(hidden, mask.bool(), strict=True)])
+    return torch.stack([row[real].mean(0) for row, real in zip(hidden, mask.bool(), strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("family", "pool"), [("bert", "mean"), ("modernbert", "mean"), ("e5", "cls"), ("qwen3", "last")]
+)
+def test_texts_are_encoded_as_transformers_does_it_and_pooled_as_the_family_does(family, pool, folders, tiny_dataset):
+    """Qwen3's tokenizer pads on the left, mmrec on the right: to a causal network that must not matter."""
+    from transformers import AutoModel, AutoTokenizer
+
+    _, preprocessing, module, _ = make("text", f"transformers:{family}", folders, tiny_dataset)
+    texts = ["red thing", "a grey thing green blue thing"]
+    reference = AutoTokenizer.from_pretrained(folders(family))(texts, padding=True, return_tensors="pt")
+    reference.pop("token_type_ids", None)
+    with torch.no_grad():
+        hidden = AutoModel.from_pretrained(folders(family)).eval()(**reference).last_hidden_state
+    inputs = preprocessing.collate([preprocessing(text) for text in texts])
+    found = module.features(inputs)[0][:, 0]
+    torch.testing.assert_close(found, pooled_by(pool, hidden, reference["attention_mask"]), atol=1e-5, rtol=1e-5)
+
+
+def test_siglip_reads_texts_with_their_padding_in_sight(folders, tiny_dataset):
+    from transformers import AutoModel
+
+    _, preprocessing, module, _ = make("text", "transformers:siglip", folders, tiny_dataset)
+    inputs = preprocessing.collate([preprocessing("red thing")])
+    assert inputs["ids"].shape == (1, 16)
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(folders("siglip")).eval().text_model(inputs["ids"]).pooler_output
+    torch.testing.assert_close(module.features(inputs)[0][:, 0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_prefix_is_set_before_each_text(folders, tiny_dataset):
+    _, preprocessing, _, _ = make("text", "transformers:bert", folders, tiny_dataset, prefix="grey ")
+    _, plain, _, _ = make("text", "transformers:bert", folders, tiny_dataset)
+    assert preprocessing("thing").tolist() == plain("grey thing").tolist() != plain("thing").tolist()
+
+
+@pytest.mark.parametrize("family", ["ast", "whisper", "wav2vec2"])
+def test_sounds_are_encoded_as_transformers_does_it_at_any_rate(family, folders, tiny_dataset):
+    import io
+
+    import soundfile
+    from transformers import AutoFeatureExtractor, AutoModel
+
+    _, preprocessing, module, _ = make("audio", f"transformers:{family}", folders, tiny_dataset)
+    extractor = AutoFeatureExtractor.from_pretrained(folders(family))
+    model = AutoModel.from_pretrained(folders(family)).eval()
+
+    def tone(rate: int, channels: int) -> bytes:
+        samples = 0.3 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+        buffer = io.BytesIO()
+        soundfile.write(buffer, np.repeat(samples[:, None], channels, 1), rate, format="WAV", subtype="FLOAT")
+        return buffer.getvalue()
+
+    samples = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)).astype(np.float32)
+    inputs = extractor(samples, sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        output = (
+            getattr(model, "encoder", model)(inputs[extractor.model_input_names[0]])
+            if family == "whisper"
+            else model(**inputs)
+        )
+    expected = output.pooler_output if family == "ast" else output.last_hidden_state.mean(1)
+    found = module.features(preprocessing.collate([preprocessing(tone(16_000, 1))]))[0][:, 0]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    other = module.features(preprocessing.collate([preprocessing(tone(48_000, 2))]))[0][:, 0]
+    assert torch.cosine_similarity(found, other).item() > 0.99, "the same tone, in stereo and at another rate"
+
+
+def learning(module) -> set[str]:
+    return {name for name, parameter in module.tower.named_parameters() if parameter.requires_grad}
+
+
+def test_what_is_frozen_costs_nothing_in_the_backward_pass(folders, tiny_dataset):
+    _, _, module, inputs = make("text", "transformers:bert", folders, tiny_dataset)
+    assert not learning(module)
+    assert not module.features(inputs)[0].requires_grad
+    _, _, module, inputs = make("text", "transformers:bert", folders, tiny_dataset, tune="top:1")
+    names = learning(module)
+    assert all("layer.1." in name for name in names), "the upper of two blocks, and nothing below"
+    assert names
+    seen = []
+    first = next(part for name, part in module.tower.named_modules() if name.endswith("layer.0"))
+    first.register_forward_hook(lambda part, args, output: seen.append(output.requires_grad))
+    module.features(inputs)
+    assert seen == [False]
+
+
+def test_adapters_start_as_nothing_and_learn_alone(folders, tiny_dataset):
+    for modality, encoder in (
+        ("text", "transformers:bert"),
+        ("image", "timm:timm_vit"),
+        ("image", "open_clip:open_clip"),
+    ):
+        _, _, plain, inputs = make(modality, encoder, folders, tiny_dataset)
+        _, _, module, _ = make(modality, encoder, folders, tiny_dataset, tune="lora:2")
+        torch.testing.assert_close(module.features(inputs)[0], plain.features(inputs)[0])
+        names = learning(module)
+        assert names
+        assert all("lora_" in name for name in names)
+        module.features(inputs)[0].square().sum().backward()
+        assert any(
+            parameter.grad.abs().sum() > 0 for parameter in module.tower.parameters() if parameter.grad is not None
+        )
+
+
+def test_lower_blocks_learn_slower(folders, tiny_dataset):
+    _, _, module, _ = make("text", "transformers:bert", folders, tiny_dataset, tune="all", layer_decay=0.5)
+    rates = {
+        name: share
+        for name, parameter in module.tower.named_parameters()
+        for other, share in module.tower_parameters()
+        if other is parameter
+    }
+    assert {share for name, share in rates.items() if "layer.1." in name} == {1.0}
+    assert {share for name, share in rates.items() if "layer.0." in name} == {0.5}
+    assert {share for name, share in rates.items() if "embeddings." in name} == {0.25}
+
+
+def test_checkpointed_blocks_have_the_same_gradients(folders, tiny_dataset):
+    gradients = []
+    for activation_checkpointing in (False, True):
+        settings = {"tune": "all", "activation_checkpointing": activation_checkpointing}
+        _, _, module, inputs = make("image", "timm:timm_vit", folders, tiny_dataset, **settings)
+        module.features(inputs)[0].square().sum().backward()
+        gradients.append([parameter.grad for parameter, _ in module.tower_parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet", "transformers:bert", "torchvision:nothing"])
+def test_a_name_alone_with_random_weights(name, tiny_dataset):
+    """A network whose normalisation counts over the batch is welcome here: its statistics stay what they are."""
+    modality = {"transformers:bert": "text", "torchvision:nothing": "video"}.get(name, "image")
+    config = FOUNDATION_ENCODERS[modality](encoder=f"{name}@random")
+    everything = np.ones(tiny_dataset.num_items, dtype=bool)
+    if name.startswith("timm"):
+        preprocessing = config.fit(tiny_dataset, modality, everything)
+        module = config.build(DIM, preprocessing)
+        features, _ = module.features(preprocessing.blank(2))
+        assert features.shape == (2, 1, preprocessing.architecture["width"])
+        return
+    with pytest.raises(ConfigError):
+        config.fit(tiny_dataset, modality, everything)
+
+
+ERRORS = [
+    ("image", "vit_base", {}, "is no name; write FRAMEWORK:NAME"),
+    ("image", "tim:vit_base_patch16_224", {}, "unknown framework of image encoders 'tim'; perhaps you meant 'timm'"),
+    ("text", "timm:vit_base_patch16_224", {}, "unknown framework of text encoders 'timm'"),
+    (
+        "image",
+        "timm:vit_base_patch16_dinov33",
+        {},
+        "timm has no network .*; perhaps you meant timm:vit_base_patch16_dinov3",
+    ),
+    ("image", "timm:vit_base_patch16_224.no_such", {}, "timm cannot load"),
+    ("image", "open_clip:ViT-B-33/openai", {}, "open_clip has no model 'ViT-B-33'; perhaps you meant ViT-B-32"),
+    ("image", "open_clip:ViT-B-32/openia", {}, "open_clip has no weights 'openia' for ViT-B-32; it has"),
+    ("text", "transformers:some/encoder", {}, "offline, only the hub's local cache is read"),
+    ("text", "transformers:brt@random", {}, "unknown model type of transformers 'brt'; perhaps you meant 'bert'"),
+    ("video", "torchvision:mvit_v3", {}, "unknown video network of torchvision 'mvit_v3'"),
+    ("image", "path:/nowhere", {}, "names a folder that does not exist"),
+    ("image", "timm:test_vit@random", {"tune": "top"}, "tune is 'top'; give frozen, top:K"),
+    ("image", "timm:test_vit@random", {"tune": "top:99"}, "tune is top:99, but the network has 6 blocks"),
+    ("image", "timm:test_vit@random", {"pool": "cls"}, "networks of timm pool by themselves"),
+]
+
+
+@pytest.mark.parametrize(("modality", "encoder", "settings", "message"), ERRORS)
+def test_what_cannot_be_is_one_line_that_says_what_can(modality, encoder, settings, message, tiny_dataset):
+    config = FOUNDATION_ENCODERS[modality](encoder=encoder, **settings)
+    with pytest.raises(ConfigError, match=message) as caught:
+        config.fit(tiny_dataset, modality, np.ones(tiny_dataset.num_items, dtype=bool))
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_that_lack_something_or_hold_something_else(folders, tiny_dataset, tmp_path):
+    import shutil
+
+    def fit(modality: str, encoder: str, **settings):
+        config = FOUNDATION_ENCODERS[modality](encoder=encoder, **SHORT[modality] | settings)
+        return config.fit(tiny_dataset, modality, np.ones(tiny_dataset.num_items, dtype=bool))
+
+    def copy(name: str, without: str = "") -> str:
+        target = tmp_path / f"{name}-{without}"
+        shutil.copytree(folders(name), target)
+        if without:
+            (target / without).unlink()
+        return str(target)
+
+    with pytest.raises(ConfigError, match="cannot load the weights"):
+        fit("text", f"path:{copy('bert', 'model.safetensors')}")
+    with pytest.raises(ConfigError, match="cannot load the tokenizer"):
+        fit("text", f"path:{copy('bert', 'tokenizer.json')}")
+    with pytest.raises(ConfigError, match="cannot load the preprocessing"):
+        fit("image", f"transformers:{copy('dinov3', 'preprocessor_config.json')}")
+    with pytest.raises(ConfigError, match="open_clip cannot load"):
+        fit("image", f"path:{copy('open_clip', 'open_clip_model.safetensors')}")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"has neither config\.json nor open_clip_config\.json"):
+        fit("image", f"path:{tmp_path / 'empty'}")
+    with pytest.raises(ConfigError, match="which has no text encoders"):
+        fit("text", f"path:{folders('timm_vit')}")
+    with pytest.raises(ConfigError, match="it encodes video, not image"):
+        fit("image", f"path:{folders('videomae')}")
+    with pytest.raises(ConfigError, match=r"max_tokens is 64; .* reads at most 32"):
+        fit("text", f"path:{folders('bert')}", max_tokens=64)
+    mixed = tmp_path / "mixed"
+    shutil.copytree(folders("bert"), mixed)
+    shutil.copy(folders("qwen3") / "model.safetensors", mixed / "model.safetensors")
+    with pytest.raises(ConfigError, match="they are of another one"):
+        fit("text", f"path:{mixed}")
