@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from mmrec.cli_results import baselines, evaluate, export, recommend, report, search
+from mmrec.cli_results import baselines, evaluate, explain, export, recommend, report, search
 from mmrec.errors import ConfigError, MMRecError, unknown_name
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ Train recommenders on what items look, read, sound and move like.
   evaluate    a checkpoint or an export -> metrics.json, per-user ranks, report.html
   baselines   untrained and counting methods on the same split
   export      a checkpoint -> item embeddings (Parquet, manifest, index)
+  explain     which modality made an item's vector
   search      items nearest to an item, a text or a media file
   recommend   items for a user or for a list of items
   report      metrics.json -> report.html
@@ -305,6 +306,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": _command(evaluate),
     "baselines": _command(baselines),
     "export": _command(export),
+    "explain": _command(explain),
     "search": _command(search),
     "recommend": _command(recommend),
     "report": _command(report),

@@ -1,4 +1,4 @@
-"""The commands that come after training: evaluate, baselines, report, export, search, recommend."""
+"""The commands that come after training: evaluate, baselines, report, export, explain, search, recommend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmrec.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from mmrec.index import Hit
 
-__all__ = ["baselines", "evaluate", "export", "recommend", "report", "search"]
+__all__ = ["baselines", "evaluate", "explain", "export", "recommend", "report", "search"]
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def export(
     """
     from mmrec.data.dataset import Dataset
     from mmrec.exporter import export as write_export
-    from mmrec.inference import encode_catalog, graph_writers
+    from mmrec.inference import encode_catalog, graph_writers, use_feature_caches
     from mmrec.item_inputs import CatalogInputs
     from mmrec.model import load_model, model_hash
     from mmrec.training.checkpoint import check_dataset, find_checkpoint
@@ -160,6 +160,7 @@ def export(
     model = load_model(folder)
     catalog = CatalogInputs(dataset, model.inputs)
     extras = graph_writers(model, catalog)
+    use_feature_caches(model, catalog, fill=False)
     if blend:
         extras |= vectors_of_checkpoint(folder, data, "valid").blend().writers()
     with _progress("encoding items", dataset.num_items) as advance:
@@ -180,6 +181,45 @@ def export(
     if catalog.faults:
         logger.warning("%d damaged media were masked; the vectors of their items rest on what is left", catalog.faults)
     print(f"exported: {out}  ({report.num_items:,} items x {report.dim})")
+
+
+def explain(checkpoint: Positional[Path], data: Path, items: tuple[str, ...]) -> None:
+    """Which modality made an item's vector: attention shares, and how far the vector moves without each.
+
+    Args:
+        checkpoint: run folder (its best checkpoint) or checkpoint folder.
+        data: the dataset that it was trained on.
+        items: item ids.
+    """
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmrec.data.dataset import Dataset
+    from mmrec.inference import explain_items
+    from mmrec.item_inputs import CatalogInputs
+    from mmrec.model import load_model
+    from mmrec.training.checkpoint import check_dataset, find_checkpoint
+
+    folder = find_checkpoint(checkpoint)
+    dataset = Dataset.open(data)
+    check_dataset(folder, dataset)
+    chosen = np.array([dataset.item_index(item) for item in items])
+    model = load_model(folder)
+    found = explain_items(model, CatalogInputs(dataset, model.inputs), chosen)
+    caption = "share: of the fusion's weight; moved: 1 - cosine to the vector without the modality"
+    table = Table(caption=caption, caption_justify="left")
+    for heading in ("item", "title", "modality", "share", "moved"):
+        table.add_column(heading, justify="right" if heading in ("share", "moved") else "left")
+    for row, item in enumerate(chosen):
+        columns = np.flatnonzero(found.present[row])
+        for place, column in enumerate(columns):
+            first = [str(dataset.item_ids[item]), dataset.titles[item]] if place == 0 else ["", ""]
+            values = [f"{values[row, column]:.2f}" for values in (found.share, found.left_out)]
+            table.add_row(*first, found.modalities[column], *values, end_section=place == len(columns) - 1)
+        if not len(columns):
+            table.add_row(str(dataset.item_ids[item]), dataset.titles[item], "none: the learned vector", "", "")
+    Console().print(table)
 
 
 @contextlib.contextmanager

@@ -5,8 +5,9 @@ Legend: V items of the catalogue, Q histories, D model width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,16 @@ from mmrec.modality_encoders.tower import TowerEncoder
 from mmrec.model import Recommender
 from mmrec.user_encoders import UserEncoder
 
-__all__ = ["encode_catalog", "encode_histories", "graph_writers", "use_feature_caches", "use_tower_outputs"]
+__all__ = [
+    "Explanation",
+    "encode_catalog",
+    "encode_histories",
+    "encode_views",
+    "explain_items",
+    "graph_writers",
+    "use_feature_caches",
+    "use_tower_outputs",
+]
 
 # Items of a part of a feature cache: what an interrupted run loses at most.
 CACHE_PART = 512
@@ -63,6 +73,78 @@ def encode_catalog(
             progress(len(parts[-1]))
     model.train(was_training)
     return gather_shares(torch.cat(parts), len(item_idx))
+
+
+@torch.inference_mode()
+def encode_views(
+    model: Recommender,
+    catalog: CatalogInputs,
+    item_idx: np.ndarray,
+    views: Sequence[Collection[str]],
+    *,
+    chunk: int = 512,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Unit vectors of the given items as each view sees them, ("views", "items", "D") float32, on one process.
+
+    Each modality is encoded once, whatever the number of views; an item of which a view shows nothing gets the vector
+    of an item that has nothing.
+
+    Args:
+        views: names of the modalities that a view shows.
+        chunk: items encoded at once.
+        progress: called with the number of items done after each chunk.
+    """
+    device = model.log_scale.device
+    was_training = model.training
+    model.eval()
+    encoder = model.item_encoder
+    columns = [torch.tensor([encoder.columns[name] for name in view], device=device) for view in views]
+    vectors = torch.zeros(len(views), len(item_idx), encoder.dim, device=device)
+    for start in range(0, len(item_idx), chunk):
+        tokens = encoder.tokens(catalog.batch(item_idx[start : start + chunk]).to(device))
+        for view, shown in enumerate(columns):
+            seen = replace(tokens, mask=tokens.mask & torch.isin(tokens.modality, shown))
+            vectors[view, start : start + chunk] = F.normalize(encoder.fuse(seen), dim=-1).float()
+        if progress:
+            progress(min(chunk, len(item_idx) - start))
+    model.train(was_training)
+    return vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Which modality made a vector.
+
+    Attributes:
+        modalities: names of the columns.
+        present: what each item has. bool ("I", "M")
+        share: weight of each modality in the fusion (attention's, summed over its tokens); rows sum to 1. ("I", "M")
+        left_out: 1 - cosine between the item's vector and the one that it would have without the modality; 0 for
+            modalities that it lacks. ("I", "M")
+    """
+
+    modalities: tuple[str, ...]
+    present: np.ndarray
+    share: np.ndarray
+    left_out: np.ndarray
+
+
+@torch.inference_mode()
+def explain_items(model: Recommender, catalog: CatalogInputs, item_idx: np.ndarray) -> Explanation:
+    """Attention shares, and what leaving out one modality at a time does to each item's vector."""
+    names = model.inputs.modalities
+    views = [names, *([other for other in names if other != name] for name in names)]
+    whole, *without = encode_views(model, catalog, item_idx, views)
+    model.eval()
+    batch = catalog.batch(item_idx).to(model.log_scale.device)
+    tokens = model.item_encoder.tokens(batch)
+    share = model.item_encoder.fusion.shares(tokens.tokens, tokens.mask, tokens.modality)
+    present = batch.present.cpu().numpy()
+    left_out = torch.stack([1 - (whole * other).sum(1) for other in without], dim=1).clamp(min=0).cpu().numpy()
+    return Explanation(
+        modalities=names, present=present, share=share.cpu().numpy(), left_out=np.where(present, left_out, 0.0)
+    )
 
 
 def graph_writers(model: Recommender, catalog: CatalogInputs) -> dict[str, Callable[[Path], None]]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmrec.errors import ConfigError
-from mmrec.fusion import AttentionFusionConfig, SumFusionConfig
+from mmrec.fusion import FUSIONS, AttentionFusionConfig, SumFusionConfig
 
 DIM = 8
 MODALITY = torch.tensor([0, 1, 2, 2, 2])  # one picture, one text, three frames
@@ -20,10 +20,10 @@ def tokens() -> torch.Tensor:
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
 
 
-@pytest.fixture(params=[SumFusionConfig(), AttentionFusionConfig()], ids=["sum", "attention"])
+@pytest.fixture(params=sorted(FUSIONS))
 def fusion(request):
     torch.manual_seed(0)
-    module = request.param.build(DIM, 3).eval()
+    module = FUSIONS[request.param]().build(DIM, 3).eval()
     for parameter in module.parameters():  # a zero-initialised output would hide the attention
         torch.nn.init.normal_(parameter, std=0.3)
     return module
@@ -70,3 +70,47 @@ def test_untrained_it_is_the_sum_of_modalities_scaled_up_for_those_that_are_miss
 def test_heads_must_divide_the_width():
     with pytest.raises(ConfigError, match="num_heads is 3; it must divide the model width 8"):
         AttentionFusionConfig(num_heads=3).build(8, 2)
+
+
+@pytest.mark.parametrize("name", ["mean", "gated", "concat"])
+def test_untrained_these_are_the_mean_of_the_modalities_that_are_there(name, tokens):
+    torch.manual_seed(0)
+    found = FUSIONS[name]().build(DIM, 3).eval()(tokens, MASK, MODALITY)
+    torch.testing.assert_close(found[0], (tokens[0, 0] + tokens[0, 1] + tokens[0, 2:].mean(0)) / 3)
+    torch.testing.assert_close(found[1], (tokens[1, 0] + tokens[1, 2:4].mean(0)) / 2)
+    torch.testing.assert_close(found[2], tokens[2, 1])
+
+
+def test_items_without_anything_get_one_learned_vector(fusion, tokens):
+    nothing = torch.zeros(2, 5, dtype=torch.bool)
+    first, second = fusion(tokens[:2], nothing, MODALITY)
+    torch.testing.assert_close(first, second, atol=0, rtol=0)
+    assert first.norm() > 0
+    first.sum().backward()
+    learned = fusion.sum.nothing if hasattr(fusion, "sum") else fusion.nothing
+    assert learned.grad is not None
+
+
+def test_shares_sum_to_one_over_what_an_item_has(fusion, tokens):
+    shares = fusion.shares(tokens, MASK, MODALITY)
+    torch.testing.assert_close(shares.sum(1), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    assert (shares[1:, [1]] == 0).sum() >= 2, "what is absent has no share"
+    assert shares[2].tolist() == [0, 1, 0]
+
+
+def test_the_share_of_a_modality_in_attention_is_the_mean_of_its_attention_weights(tokens):
+    torch.manual_seed(1)
+    fusion = AttentionFusionConfig(num_heads=2, num_latents=3).build(DIM, 3).eval()
+    for parameter in fusion.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    seen = tokens * DIM**0.5 + fusion.modality[MODALITY]
+    key = fusion.key_value(seen)[..., :DIM]
+    expected = torch.zeros(4, 3)
+    for item in range(3):
+        real = MASK[item]
+        for head in range(2):
+            part = slice(4 * head, 4 * head + 4)
+            weights = (fusion.latents[:, part] @ key[item, real][:, part].T / 4**0.5).softmax(-1).mean(0)
+            for weight, modality in zip(weights, MODALITY[real], strict=True):
+                expected[item, modality] += weight / 2
+    torch.testing.assert_close(fusion.shares(tokens, MASK, MODALITY), expected)

@@ -16,7 +16,7 @@ from mmrec.modality_encoders.base import JsonPreprocessing
 from mmrec.modality_encoders.timm_tower import timm_tower
 from mmrec.modality_encoders.tower import TowerEncoder, UnitHead
 
-__all__ = ["ImageConfig", "ImageEncoder", "ImagePreprocessing", "resize"]
+__all__ = ["ImageConfig", "ImageEncoder", "ImagePreprocessing", "interpolate", "resize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,5 +67,12 @@ def resize(frames: np.ndarray, size_px: int) -> np.ndarray:
 
     The operation under torchvision's ``resize``, with its values, without the two seconds of its import.
     """
-    pixels = torch.tensor(frames).permute(0, 3, 1, 2)
-    return F.interpolate(pixels, (size_px, size_px), mode="bilinear", antialias=True).contiguous().numpy()
+    return interpolate(frames, size_px, size_px, "bilinear").contiguous().numpy()
+
+
+def interpolate(frames: np.ndarray, height: int, width: int, mode: str) -> Tensor:
+    """Antialiased resize of uint8 frames (F, H, W, 3) to (F, 3, height, width), by "bilinear" or "bicubic"."""
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    # The stride of a single frame says nothing of its layout; told that channels come last, the kernel copies less.
+    pixels = pixels.as_strided(pixels.shape, (pixels[0].numel(), *pixels.stride()[1:]))
+    return F.interpolate(pixels, (height, width), mode=mode, antialias=True)

@@ -28,6 +28,10 @@ from mmrec.training.model_card import model_card
 __all__ = ["RunState", "check_dataset", "find_checkpoint", "load_training_state", "save_checkpoint"]
 
 
+# Settings that may change when a run goes on.
+_FREE = ("out", "data", "max_epochs", "tower_epochs", "patience", "checkpoint_steps", "feature_cache")
+
+
 @dataclass
 class RunState:
     """Where a run stands. ``epoch`` and ``step_in_epoch`` name the next step to take.
@@ -106,9 +110,7 @@ def load_training_state(folder: Path, config: TrainConfig) -> tuple[RunState, di
     stored = json.loads((folder / "config.json").read_text())
     given = json.loads(json.dumps(to_dict(config)))
     for key in sorted(set(stored) | set(given)):
-        if key not in ("out", "data", "max_epochs", "tower_epochs", "patience", "checkpoint_steps") and stored.get(
-            key
-        ) != given.get(key):
+        if key not in _FREE and stored.get(key) != given.get(key):
             raise CheckpointError(
                 f"{folder.parent} was trained with another setting of `{key}` "
                 f"({_short(stored.get(key))} there, {_short(given.get(key))} now); "

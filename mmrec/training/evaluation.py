@@ -23,7 +23,7 @@ from mmrec.model import load_model, load_user_encoder, model_hash
 from mmrec.training.checkpoint import check_dataset, find_checkpoint
 from mmrec.user_encoders import UserEncoder
 
-__all__ = ["Vectors", "vectors_of_checkpoint", "vectors_of_export"]
+__all__ = ["Vectors", "stored_split", "vectors_of_checkpoint", "vectors_of_export"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,13 @@ def vectors_of_export(export: Path, data: Path, part: Part) -> Vectors:
     return _with_users(export / "model", dataset, items, load_user_encoder(export / "model"), part, {})
 
 
+def stored_split(folder: Path, dataset: Dataset) -> Split:
+    """The split that the checkpoint was trained with."""
+    config = json.loads((folder / "config.json").read_text())
+    name, quantile = config["split"], config["split_quantile"]
+    return make_split(dataset.sequences, dataset.num_items, name, quantile=quantile, refit=config["refit"])
+
+
 def _with_users(
     folder: Path,
     dataset: Dataset,
@@ -99,13 +106,7 @@ def _with_users(
     seconds: dict[str, float],
 ) -> Vectors:
     config = json.loads((folder / "config.json").read_text())
-    split = make_split(
-        dataset.sequences,
-        dataset.num_items,
-        config["split"],
-        quantile=config["split_quantile"],
-        refit=config["refit"],
-    )
+    split = stored_split(folder, dataset)
     started = time.perf_counter()
     queries = queries_of(split, part)
     users = encode_histories(user_encoder, items, queries.history, query_times=queries.times)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-__all__ = ["MetricsFile", "StepClock", "progress_bar"]
+from mmrec.batch import StepBatch
+
+__all__ = ["MetricsFile", "StepClock", "progress_bar", "timed"]
 
 logger = logging.getLogger(__name__)
 
@@ -102,3 +105,14 @@ def progress_bar(enabled: bool) -> tuple[Progress, ProgressBar]:
         transient=True,
     )
     return progress, ProgressBar(progress)
+
+
+def timed(batches: Iterator[StepBatch], clock: StepClock) -> Iterator[StepBatch]:
+    """The same batches, with the time spent waiting for them added to the clock."""
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        clock.waited += time.perf_counter() - started
+        if batch is None:
+            return
+        yield batch

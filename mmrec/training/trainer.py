@@ -9,7 +9,6 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmrec.batch import StepBatch
 from mmrec.data.dataset import Dataset
@@ -27,6 +26,7 @@ from mmrec.errors import ConfigError, TrainingError
 from mmrec.inference import encode_catalog, encode_histories, use_feature_caches, use_tower_outputs
 from mmrec.item_encoder import fit_preprocessings, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import CatalogInputs
+from mmrec.metrics.embedding_quality import effective_rank
 from mmrec.metrics.ranking import ranking_metrics
 from mmrec.modality_encoders.tower import TowerEncoder
 from mmrec.model import Recommender, load_weights
@@ -34,8 +34,9 @@ from mmrec.retrieval import rank_targets
 from mmrec.training.checkpoint import RunState, check_dataset, load_training_state, save_checkpoint
 from mmrec.training.config import TrainConfig
 from mmrec.training.loader import StepLoader
+from mmrec.training.parameters import parameter_counts, parameter_groups
 from mmrec.training.sampler import StepSampler, random_generator
-from mmrec.training.telemetry import MetricsFile, StepClock, progress_bar
+from mmrec.training.telemetry import MetricsFile, StepClock, progress_bar, timed
 
 __all__ = ["Trainer", "train"]
 
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 SELECTION_METRIC = "ndcg@10"
 # Agreement on leaving costs a message between ranks; once in so many steps is soon enough.
 STOP_CHECK_STEPS = 10
+# Effective rank of the item vectors below which they tell hardly anything apart.
+COLLAPSED = 2.0
 # Training items that untrained encoders look at.
 CALIBRATION_ITEMS = 2048
 
@@ -98,6 +101,9 @@ class Trainer:
             betas=(0.9, 0.98),  # of the second moment: sparse gradients of ids are forgotten sooner
             fused=True,
         )
+        if rank() == 0:
+            for line in parameter_counts(model):
+                logger.info("%s", line)
         resumes = (self.run / "latest").exists()
         if resumes:
             self._resume(model)
@@ -308,6 +314,12 @@ class Trainer:
             return
         vectors = encode_catalog(self.recommender, self.catalog, np.arange(self.dataset.num_items))
         queries = self.validation_queries.take(np.arange(rank(), len(self.validation_queries), world_size()))
+        directions = effective_rank(vectors[torch.from_numpy(self.split.train_items).to(vectors.device)])
+        if directions < COLLAPSED and rank() == 0:
+            logger.warning(
+                "epoch %d  the item vectors use %.1f of %d directions (effective rank): they have collapsed; look for "
+                "equal media, or give a lower --learning-rate", state.epoch - 1, directions, vectors.shape[1],
+            )  # fmt: skip
         users = encode_histories(self.recommender.user_encoder, vectors, queries.history, query_times=queries.times)
         metrics = ranking_metrics(rank_targets(users, vectors, queries), queries.target_offsets)
         names = ("hr@10", "ndcg@10", "mrr")
@@ -320,7 +332,7 @@ class Trainer:
                 state.epoch,
                 state.step,
             )
-        rates = clock.rates()
+        rates = clock.rates() | {"effective_rank": directions}
         self._pending.append({"step": state.step - 1, "epoch": state.epoch - 1, "validation": self.validation, **rates})
         if rank() == 0:
             loss = np.mean([float(line["loss"]) for line in self._pending if "loss" in line])
@@ -393,31 +405,3 @@ class Trainer:
         asked = torch.tensor([float(self._stop_requested)], device=self.device)
         dist.all_reduce(asked)
         return bool(asked.item() > 0)
-
-
-def parameter_groups(model: Recommender, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters that ever learn, by what the optimiser does with them: "weight_decay", and "tower", the share of the
-    towers' rate; None for those of no tower.
-
-    Matrices decay; norms, biases, embedding tables and the temperature do not.
-    """
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    encoders = [module for module in model.modules() if isinstance(module, TowerEncoder)]
-    towers = {id(parameter): share for encoder in encoders for parameter, share in encoder.tower_parameters()}
-    groups: dict[tuple[float, float | None], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            decay = 0.0 if parameter.ndim < 2 or id(parameter) in tables else weight_decay
-            groups.setdefault((decay, towers.get(id(parameter))), []).append(parameter)
-    return [{"params": group, "weight_decay": decay, "tower": tower} for (decay, tower), group in groups.items()]
-
-
-def timed(batches: Iterator[StepBatch], clock: StepClock) -> Iterator[StepBatch]:
-    """The same batches, with the time spent waiting for them added to the clock."""
-    while True:
-        started = time.perf_counter()
-        batch = next(batches, None)
-        clock.waited += time.perf_counter() - started
-        if batch is None:
-            return
-        yield batch

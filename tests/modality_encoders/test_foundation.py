@@ -104,7 +104,7 @@ def picture() -> bytes:
 
     pixels = np.random.default_rng(0).integers(0, 256, (12, 15, 3), dtype=np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).resize((75, 60), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    Image.fromarray(pixels).resize((77, 59), Image.Resampling.BICUBIC).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -107,3 +107,37 @@ def test_bytes_that_are_no_medium_are_media_errors(config, tiny_dataset):
     preprocessing = config.fit(tiny_dataset, modality, EVERYTHING)
     with pytest.raises(MediaError):
         preprocessing(b"<html>not found</html>" * 20)
+
+
+def test_chunks_keep_the_memory_of_a_step_from_growing_with_its_items():
+    """Bytes that autograd keeps for the backward pass: all activations at once, or a chunk's inputs alone."""
+    from mmrec.item_encoder import ItemEncoderConfig
+    from mmrec.item_inputs import ItemInputs
+    from mmrec.modality_encoders import ImageConfig
+    from mmrec.modality_encoders.image import ImagePreprocessing
+
+    def kept_bytes(num_items: int, chunk_items: int) -> int:
+        preprocessing = ImagePreprocessing(size_px=32)
+        config = ItemEncoderConfig(encoders={"image": ImageConfig(size_px=32)}, dim=8, chunk_items=chunk_items)
+        torch.manual_seed(0)
+        encoder = config.build({"image": preprocessing})
+        pictures = np.random.default_rng(0).integers(0, 256, (num_items, 3, 32, 32), dtype=np.uint8)
+        batch = ItemInputs({"image": preprocessing}).batch(
+            np.arange(num_items), np.ones((num_items, 1), dtype=bool), {"image": list(pictures)}
+        )
+        kept: dict[int, int] = {}
+
+        def pack(value: torch.Tensor) -> torch.Tensor:
+            if value.is_floating_point():
+                kept[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+            vectors = encoder(batch)
+        vectors.sum().backward()
+        return sum(kept.values())
+
+    plain = [kept_bytes(count, 0) for count in (8, 32)]
+    chunked = [kept_bytes(count, 4) for count in (8, 32)]
+    assert plain[1] > 2.5 * plain[0], "activations grow with the items"
+    assert chunked[1] - chunked[0] < (plain[1] - plain[0]) / 20

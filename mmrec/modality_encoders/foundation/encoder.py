@@ -64,6 +64,7 @@ class FoundationEncoder(TowerEncoder):
         architecture = preprocessing.architecture
         self.encoder = encoder
         self.tuning = tuning
+        self.tuned = f"{tuning.kind}:{tuning.number}" if tuning.number else tuning.kind
         self.cache_dtype = getattr(torch, cache_dtype)
         self._preprocessing = preprocessing
         self._load = load

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmrec.errors import ConfigError
@@ -21,6 +20,7 @@ from mmrec.media.audio import decode_audio
 from mmrec.media.image import decode_image
 from mmrec.media.video import decode_video
 from mmrec.modality_encoders.base import Preprocessing
+from mmrec.modality_encoders.image import interpolate
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -73,16 +73,16 @@ class PixelTransform:
         return cls(**settings)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 RGB (F, H, W, 3) -> uint8 RGB (F, 3, height, width)."""
+        """uint8 RGB (F, H, W, 3) -> uint8 RGB (F, 3, height, width); sizes are rounded as torchvision rounds them."""
         height, width = self.height, self.width
         if self.resize_px is not None:
-            scale = self.resize_px / min(frames.shape[1:3])
-            height, width = (max(round(side * scale), self.resize_px) for side in frames.shape[1:3])
+            short = min(frames.shape[1:3])
+            height, width = (side * self.resize_px // short for side in frames.shape[1:3])
         resized = _resize(frames, height, width, self.interpolation)
         pad_y, pad_x = max(self.height - height, 0), max(self.width - width, 0)
         if pad_y or pad_x:  # the crop is larger than the resized picture
             resized = np.pad(resized, ((0, 0), (0, 0), _halves(pad_y), _halves(pad_x)))
-        top, left = (resized.shape[2] - self.height) // 2, (resized.shape[3] - self.width) // 2
+        top, left = round((resized.shape[2] - self.height) / 2), round((resized.shape[3] - self.width) / 2)
         return np.ascontiguousarray(resized[:, :, top : top + self.height, left : left + self.width])
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -102,8 +102,7 @@ def _resize(frames: np.ndarray, height: int, width: int, interpolation: str) -> 
         size = (width, height)
         resized = [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)) for frame in frames]
         return np.stack(resized).transpose(0, 3, 1, 2)
-    pixels = torch.tensor(frames).permute(0, 3, 1, 2)
-    return F.interpolate(pixels, (height, width), mode=interpolation, antialias=True).contiguous().numpy()
+    return interpolate(frames, height, width, interpolation).numpy()
 
 
 class FoundationPreprocessing(Preprocessing):

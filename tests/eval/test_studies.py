@@ -1,0 +1,123 @@
+"""The studies of eval/ on a tiny run: their tables hold what the evaluator says, and their files are there."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from eval import embedding_quality, id_vs_multimodal, modality_subsets
+from mmrec.data.dataset import Dataset
+from mmrec.evaluator import score_vectors
+from mmrec.inference import encode_catalog, encode_views, explain_items
+from mmrec.item_inputs import CatalogInputs
+from mmrec.metrics.ranking import ranking_metrics
+from mmrec.model import load_model
+from mmrec.training import preset
+from mmrec.training.checkpoint import find_checkpoint
+from mmrec.training.evaluation import vectors_of_checkpoint
+from mmrec.training.trainer import train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_dataset_path, tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("runs")
+    short = {"rest_epochs": 1, "tower_epochs": 1, "max_epochs": 2}
+    return {
+        name: train(dataclasses.replace(preset(name, tiny_dataset_path), out=root / name, **short))
+        for name in ("id", "hybrid")
+    }
+
+
+def opened(run: Path, dataset: Path):
+    model = load_model(find_checkpoint(run))
+    return model, CatalogInputs(Dataset.open(dataset), model.inputs)
+
+
+def test_a_view_is_what_a_catalogue_without_the_other_modalities_is(runs, tiny_dataset_path):
+    model, catalog = opened(runs["hybrid"], tiny_dataset_path)
+    items = np.arange(24)
+    everything, text = encode_views(model, catalog, items, [model.inputs.modalities, ["text"]])
+    torch.testing.assert_close(everything, encode_catalog(model, catalog, items), atol=1e-6, rtol=0)
+    column = model.inputs.modalities.index("text")
+    keep = np.zeros(catalog.present.shape, dtype=bool)
+    keep[:, column] = True
+    with torch.inference_mode():
+        expected = model.encode_items(catalog.batch(items, keep))
+    torch.testing.assert_close(text, expected, atol=1e-6, rtol=0)
+
+
+def test_an_explanation_tells_shares_and_what_each_modality_moves(runs, tiny_dataset_path):
+    model, catalog = opened(runs["hybrid"], tiny_dataset_path)
+    items = np.array([0, 5, 23])
+    found = explain_items(model, catalog, items)
+    assert found.modalities == model.inputs.modalities
+    assert found.share.shape == found.left_out.shape == found.present.shape
+    np.testing.assert_allclose(found.share.sum(1), found.present.any(1).astype(float), atol=1e-6)
+    assert (found.share[~found.present] == 0).all()
+    assert (found.left_out[~found.present] == 0).all()
+    several = found.present.sum(1) > 1
+    assert (found.left_out[several].max(1) > 0).all()
+
+
+def test_every_subset_has_its_row_and_all_modalities_have_the_metrics_of_evaluate(runs, tiny_dataset_path, tmp_path):
+    out = tmp_path / "subsets"
+    config = modality_subsets.ModalitySubsets(checkpoint=runs["hybrid"], data=tiny_dataset_path, out=out)
+    rows = modality_subsets.study(config)
+    model, _ = opened(runs["hybrid"], tiny_dataset_path)
+    names = model.inputs.modalities
+    every = [" + ".join(s) or "nothing" for n in range(len(names) + 1) for s in itertools.combinations(names, n)]
+    assert sorted(rows["modalities"]) == sorted(every)
+    given = vectors_of_checkpoint(runs["hybrid"], tiny_dataset_path, "test")
+    ranks = score_vectors(given.split, "test", given.users, given.items).ranks
+    expected = ranking_metrics(ranks, given.split.test.target_offsets)["ndcg@10"].mean()
+    whole = rows.filter(pl.col("size") == len(names))
+    assert whole["ndcg@10"].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_commands_write_their_files_and_refuse_a_folder_that_exists(runs, tiny_dataset_path, tmp_path):
+    def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", module, *arguments, "--data", str(tiny_dataset_path)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    out = tmp_path / "subsets"
+    done = run("eval.modality_subsets", str(runs["hybrid"]), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in out.iterdir()} == {"subsets.csv", "subsets.svg"}
+    assert (out / "subsets.svg").read_text().startswith("<?xml")
+    again = run("eval.modality_subsets", str(runs["hybrid"]), "--out", str(out))
+    assert again.returncode == 2
+    assert again.stderr.strip().endswith("exists already; give another --out")
+
+
+def test_ids_and_media_are_compared_on_the_same_queries(runs, tiny_dataset_path, tmp_path):
+    config = id_vs_multimodal.IdVsMultimodal(data=tiny_dataset_path, out=tmp_path / "out", runs=runs)
+    table, comparisons = id_vs_multimodal.study(config)
+    assert set(table["run"]) == {"id", "hybrid"}
+    overall = {row["run"]: row["ndcg@10"] for row in table.iter_rows(named=True) if row["targets"] == "all targets"}
+    difference = comparisons.filter(pl.col("targets") == "all targets")["difference"].item()
+    assert comparisons["pair"][0] == "hybrid - id"
+    assert difference == pytest.approx(overall["hybrid"] - overall["id"])
+    (tmp_path / "out").mkdir()
+    from rich.console import Console
+
+    id_vs_multimodal.write((table, comparisons), tmp_path / "out", Console(quiet=True))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"runs.csv", "comparisons.csv", "runs.svg"}
+
+
+def test_quality_is_told_for_the_whole_item_and_each_content_modality(runs, tiny_dataset_path, tmp_path):
+    config = embedding_quality.EmbeddingQuality(checkpoint=runs["hybrid"], data=tiny_dataset_path, out=tmp_path / "out")
+    spread, pairs = embedding_quality.study(config)
+    assert spread["shown"].to_list() == ["all", "image", "text", "audio", "video", "vec"]
+    assert (spread["effective rank"] <= spread["of"]).all()
+    assert set(pairs["from"]) <= set(spread["shown"])
+    assert pairs["recall@10"].is_between(0, 1).all()
