@@ -28,6 +28,6 @@ def test_the_commands_run_as_written(tiny_source, tmp_path, monkeypatch):
         order = {name: f"P{n:02d}" for n, name in enumerate(pl.read_csv(tiny_source / "items.csv")["item_id"])}
         rows.with_columns(pl.col("item_id").replace(order)).write_csv(shop / table)
     monkeypatch.chdir(tmp_path)
-    assert len(commands()) == 7
+    assert len(commands()) == 9
     for arguments in commands():
         assert main(arguments) == 0, arguments

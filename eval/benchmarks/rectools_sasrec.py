@@ -12,6 +12,9 @@ Sequences per second are training histories over the seconds of an epoch's train
 (full ranking, seen items filtered, 4,096 users) includes preparing the data and leaves out imports and validation.
 RecTools stops after ``--limit-s`` seconds of training.
 
+Measured 2026-11-23, 2-core CPU, RecTools 0.19.0: 4,879 sequences/s with 256 candidates against 157, 31 times as many
+(``--limit-s 140``, machine otherwise idle). With ``--limit-s 900``, other work beside it at times: mmrec reached
+NDCG@10 .045 after 88 s; RecTools was at .0354 after 915 s (6 epochs), so that mmrec's time is less than 1/10.4 of its.
 """
 
 from __future__ import annotations

@@ -392,3 +392,19 @@ def test_folders_that_lack_something_or_hold_something_else(folders, tiny_datase
     shutil.copy(folders("qwen3") / "model.safetensors", mixed / "model.safetensors")
     with pytest.raises(ConfigError, match="they are of another one"):
         fit("text", f"path:{mixed}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["s3d", "mvit_v2_s", "swin3d_t"])
+def test_video_networks_of_torchvision_with_the_preprocessing_of_their_weights(name, tiny_dataset):
+    config = FOUNDATION_ENCODERS["video"](encoder=f"torchvision:{name}@random", tune="top:1")
+    preprocessing = config.fit(tiny_dataset, "video", np.ones(tiny_dataset.num_items, dtype=bool))
+    assert preprocessing.transform.height >= 224
+    module = config.build(DIM, preprocessing)
+    clips = np.flatnonzero(tiny_dataset.present("video"))[:2]
+    inputs = preprocessing.collate([preprocessing(tiny_dataset.read("video", int(clip))) for clip in clips])
+    features, mask = module.features(inputs)
+    assert features.shape == (2, 1, preprocessing.architecture["width"])
+    assert mask.all()
+    assert not torch.allclose(features[0], features[1])
+    assert learning(module)

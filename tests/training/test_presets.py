@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from mmrec.cli import main
 from mmrec.data.ingest import IngestConfig, ingest
 from mmrec.errors import ConfigError
+from mmrec.modality_encoders import FOUNDATION_ENCODERS
 from mmrec.training import preset
 
 
@@ -67,6 +70,30 @@ def test_ready_made_vectors_want_a_width_of_128(tmp_path):
 def test_histories_without_a_next_item_are_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"no user of .* has two training events .*; ingest longer histories"):
         preset("id", dataset(tmp_path, [3] * 20, 10))
+
+
+def test_frozen_foundation_encoders_count_as_ready_made_vectors(tiny_dataset_path):
+    encoders = {
+        modality: config(
+            encoder="timm:test_vit@random" if modality in ("image", "video") else "transformers:bert@random"
+        )
+        for modality, config in FOUNDATION_ENCODERS.items()
+    }
+    frozen = preset("content", tiny_dataset_path, encoders=encoders)
+    assert frozen.rest_epochs == 0, "there is no tower to wake"
+    assert frozen.model.item_encoder.dim == 128
+    learning = encoders | {"image": dataclasses.replace(encoders["image"], tune="top:1")}
+    assert preset("content", tiny_dataset_path, encoders=learning).rest_epochs > 0
+    with pytest.raises(ConfigError, match="an encoder of image is given, but preset 'id'"):
+        preset("id", tiny_dataset_path, encoders=encoders)
+
+
+def test_how_an_encoder_is_tuned_is_said_with_its_name(tiny_dataset_path, tmp_path, capsys):
+    assert main(["train", "content", "--data", str(tiny_dataset_path), "--text-tune", "all"]) == 2
+    assert "give --text-encoder too" in capsys.readouterr().err
+    given = ["--text-encoder", "transformers:brt@random", "--out", str(tmp_path / "run")]
+    assert main(["train", "content", "--data", str(tiny_dataset_path), *given]) == 2
+    assert "perhaps you meant 'bert'" in capsys.readouterr().err
 
 
 def test_presets_that_do_not_fit_the_data_say_so(tmp_path):

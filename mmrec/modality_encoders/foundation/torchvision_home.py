@@ -15,7 +15,7 @@ from mmrec.modality_encoders.foundation.preprocessing import Architecture, Pixel
 
 __all__ = ["build", "describe", "load"]
 
-_CLIP_FRAMES = 16  # what the networks of torchvision.models.video were trained on
+_CLIP_FRAMES = 16  # what most networks of torchvision.models.video were trained on
 
 
 def describe(name: EncoderName) -> tuple[Architecture, PixelTransform, int]:
@@ -38,7 +38,7 @@ def describe(name: EncoderName) -> tuple[Architecture, PixelTransform, int]:
         std=tuple(settings.std),
     )
     architecture = {"framework": "torchvision", "name": name.name, "transform": asdict(transform)}
-    return architecture, transform, int(weights.meta.get("min_temporal_size", _CLIP_FRAMES))
+    return architecture, transform, max(_CLIP_FRAMES, int(weights.meta.get("min_temporal_size", 1)))
 
 
 def build(architecture: Architecture) -> nn.Module:
