@@ -41,8 +41,8 @@ __all__ = [
 
 # Items of a part of a feature cache: what an interrupted run loses at most.
 CACHE_PART = 512
-# Media that a frozen network reads at once.
-CACHE_CHUNK = 32
+# Media that a frozen network reads at once; more of texts, of which it reads those of similar length together.
+CACHE_CHUNK, CACHE_CHUNK_TEXTS = 32, 256
 
 
 @torch.inference_mode()
@@ -217,7 +217,8 @@ def use_feature_caches(
         if not fill and len(cache.missing(items)):
             continue
         mine = cache.missing(items[rank() :: world_size()])  # a share that does not hang on what others have done yet
-        for done in _fill(cache, encoder, name, catalog, mine, model.log_scale.device):
+        chunk = CACHE_CHUNK_TEXTS if preprocessing.brings_inputs else CACHE_CHUNK
+        for done in _fill(cache, encoder, name, catalog, mine, chunk, model.log_scale.device):
             if progress:
                 progress(name, done, len(mine))
         if world_size() > 1:
@@ -232,10 +233,11 @@ def _fill(
     name: str,
     catalog: CatalogInputs,
     item_idx: np.ndarray,
+    chunk_items: int,
     device: torch.device,
 ) -> Iterator[int]:
     """Encode media part by part, the next chunk decoded meanwhile; yields the number of media done."""
-    chunks = [item_idx[start : start + CACHE_CHUNK] for start in range(0, len(item_idx), CACHE_CHUNK)]
+    chunks = [item_idx[start : start + chunk_items] for start in range(0, len(item_idx), chunk_items)]
     items: list[int] = []
     unreadable: list[int] = []  # kept as nothing, so that nobody tries again
     rows: list[np.ndarray] = []
@@ -245,10 +247,9 @@ def _fill(
             found, inputs = pending.pop().result()
             pending = [ahead.submit(catalog.samples_once, name, later) for later in chunks[number + 1 : number + 2]]
             if len(found):
-                values, mask = encoder.keep({key: value.to(device) for key, value in inputs.items()})
-                values, mask = values.to(encoder.cache_dtype).cpu().numpy(), mask.cpu().numpy()
+                kept = encoder.keep({key: value.to(device) for key, value in inputs.items()})
                 items += found.tolist()
-                rows += [row[real] for row, real in zip(values, mask, strict=True)]
+                rows += [values.to(encoder.cache_dtype).cpu().numpy() for values in kept]
             unreadable += np.setdiff1d(chunk, found).tolist()
             if len(rows) >= CACHE_PART or number == len(chunks) - 1:
                 nothing = rows[0][:0] if rows else np.zeros(0, dtype=np.float32)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mmrec.data.dataset import Dataset
+from mmrec.modality_encoders import AnyEncoderConfig
+from mmrec.modality_encoders.foundation import FoundationConfig
 from mmrec.model import Recommender
 from mmrec.training.config import TrainConfig
 
@@ -19,7 +21,7 @@ def model_card(
 ) -> str:
     """Markdown with data, modalities, sizes, validation metrics (never test metrics), and the commands of use."""
     encoders = config.model.item_encoder.encoders
-    rows = "\n".join(f"| {name} | {type(encoder).__name__} |" for name, encoder in encoders.items())
+    rows = "\n".join(f"| {name} | {_described(encoder)} |" for name, encoder in encoders.items())
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in validation.items()) or "not validated yet"
     parameters = sum(parameter.numel() for parameter in model.parameters())
     licence = dataset.manifest.get("licence") or "not stated"
@@ -42,3 +44,9 @@ mmrec evaluate CHECKPOINT --data DATASET --out RESULTS
 mmrec export CHECKPOINT --data DATASET --out EXPORT --index
 ```
 """
+
+
+def _described(encoder: AnyEncoderConfig) -> str:
+    if isinstance(encoder, FoundationConfig):
+        return f"`{encoder.encoder}`, {encoder.tune}"
+    return type(encoder).__name__

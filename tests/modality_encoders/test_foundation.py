@@ -75,7 +75,9 @@ def test_the_hidden_state_below_the_top_block_gives_what_the_medium_gives(case, 
     if module.keeps is None:
         assert encoder in ("transformers:clap", "timm:timm_convnext"), "stages of changing shape cannot be split"
         return
-    hidden, real = module.keep(inputs)
+    rows = module.keep(inputs)
+    hidden = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    real = torch.arange(hidden.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
     kept = {"hidden": hidden, "hidden_mask": real}
     if preprocessing.brings_inputs:
         kept |= inputs
@@ -210,6 +212,20 @@ def test_siglip_reads_texts_with_their_padding_in_sight(folders, tiny_dataset):
     torch.testing.assert_close(module.features(inputs)[0][:, 0], expected, atol=1e-5, rtol=1e-5)
 
 
+def test_texts_of_many_lengths_are_read_in_groups_of_similar_length(folders, tiny_dataset):
+    """More texts than a group holds: the same features as one by one, in the order of the texts."""
+    for tune in ("frozen", "top:1"):
+        _, preprocessing, module, _ = make("text", "transformers:bert", folders, tiny_dataset, tune=tune)
+        texts = [" ".join(["red", "thing", "grey"][: 1 + n % 3] * (1 + n % 4)) for n in range(70)]
+        inputs = preprocessing.collate([preprocessing(text) for text in texts])
+        rows = module.keep(inputs)
+        together, _ = module.features(inputs)
+        for n in (0, 1, 33, 69):
+            alone = preprocessing.collate([preprocessing(texts[n])])
+            torch.testing.assert_close(together[n], module.features(alone)[0][0], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(rows[n], module.keep(alone)[0], atol=1e-5, rtol=1e-5)
+
+
 def test_a_prefix_is_set_before_each_text(folders, tiny_dataset):
     _, preprocessing, _, _ = make("text", "transformers:bert", folders, tiny_dataset, prefix="grey ")
     _, plain, _, _ = make("text", "transformers:bert", folders, tiny_dataset)
@@ -338,6 +354,7 @@ ERRORS = [
     ("image", "timm:vit_base_patch16_224.no_such", {}, "timm cannot load"),
     ("image", "open_clip:ViT-B-33/openai", {}, "open_clip has no model 'ViT-B-33'; perhaps you meant ViT-B-32"),
     ("image", "open_clip:ViT-B-32/openia", {}, "open_clip has no weights 'openia' for ViT-B-32; it has"),
+    ("text", "open_clip:ViT-B-16-SigLIP@random", {}, "open_clip cannot load .*offline, only the hub's local cache"),
     ("text", "transformers:some/encoder", {}, "offline, only the hub's local cache is read"),
     ("text", "transformers:brt@random", {}, "unknown model type of transformers 'brt'; perhaps you meant 'bert'"),
     ("video", "torchvision:mvit_v3", {}, "unknown video network of torchvision 'mvit_v3'"),

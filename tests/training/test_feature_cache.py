@@ -70,6 +70,15 @@ def test_training_from_the_cache_equals_training_from_the_media(dataset, tmp_pat
     assert not verify_dataset(dataset), "the cache is no part of the dataset"
 
 
+@pytest.mark.parametrize("epochs", [1, 2], ids=["at rest", "while the top blocks learn"])
+def test_a_resumed_run_has_the_losses_of_a_whole_one(dataset, tmp_path, encoders, epochs):
+    Trainer(config(dataset, tmp_path / "whole", encoders)).fit()
+    Trainer(config(dataset, tmp_path / "parts", encoders, max_epochs=epochs)).fit()
+    (tmp_path / "parts" / "finished.json").unlink()
+    Trainer(config(dataset, tmp_path / "parts", encoders)).fit()
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
 def test_another_run_finds_everything_encoded_whatever_has_been_learnt(dataset, tmp_path, encoders):
     Trainer(config(dataset, tmp_path / "one", encoders)).fit()
     before = parts(dataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -40,7 +41,7 @@ _FRAMES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundationConfig:
+class FoundationConfig(ABC):
     """An encoder by name, and how much of it learns."""
 
     encoder: str
@@ -97,8 +98,13 @@ class FoundationConfig:
             load=load_network,
         )
 
+    @abstractmethod
+    def load_preprocessing(self, folder: Path) -> FoundationPreprocessing:
+        """What a checkpoint stored of :meth:`fit`'s."""
+
+    @abstractmethod
     def _describe(self, name: EncoderName) -> FoundationPreprocessing:
-        raise NotImplementedError
+        """The preprocessing of the named encoder, with its architecture. Raises: ConfigError as :meth:`fit`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Self
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmrec.distributed import world_size
@@ -27,6 +27,8 @@ __all__ = ["FoundationEncoder"]
 
 # Of what decoding and networks make of the same bytes; raised when either changes.
 _CACHE_VERSION = 1
+# Texts of similar length that a network reads at once.
+_GROUP = 32
 
 
 class FoundationEncoder(TowerEncoder):
@@ -117,7 +119,12 @@ class FoundationEncoder(TowerEncoder):
         return self.head(features), mask
 
     def features(self, inputs: dict[str, Tensor]) -> tuple[Float[Tensor, "P T W"], Bool[Tensor, "P T"]]:
-        features, mask = self._above(inputs) if "hidden" in inputs else self.tower(inputs)
+        groups = self._of_like_length(inputs)
+        parts = [self._above(group) if "hidden" in group else self.tower(group) for _, group in groups]
+        features, mask = parts[0]
+        if len(parts) > 1:
+            place = torch.argsort(torch.cat([items for items, _ in groups]))
+            features, mask = (torch.cat(part)[place] for part in zip(*parts, strict=True))
         if world_size() > 1 and self._learning and torch.is_grad_enabled():
             # DistributedDataParallel waits for a gradient of every parameter that learns, also of those not on the way.
             features = features + 0.0 * sum(parameter.sum() for parameter in self._learning)
@@ -139,10 +146,32 @@ class FoundationEncoder(TowerEncoder):
         return digest.hexdigest()
 
     @torch.no_grad()
-    def keep(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """What :attr:`keeps` says of some items, and which rows of it are real. ("P", "T", "W"), ("P", "T")"""
-        if self.keeps == "features":
-            return self.tower(inputs)
+    def keep(self, inputs: dict[str, Tensor]) -> list[Float[Tensor, "T W"]]:
+        """What :attr:`keeps` says of each item, without padding."""
+        kept: dict[int, Tensor] = {}
+        for items, group in self._of_like_length(inputs):
+            values, real = self.tower(group) if self.keeps == "features" else self._below(group)
+            rows = (value[mask] for value, mask in zip(values, real, strict=True))
+            kept |= dict(zip(items.tolist(), rows, strict=True))
+        return [kept[item] for item in range(len(kept))]
+
+    def _of_like_length(self, inputs: dict[str, Tensor]) -> list[tuple[Int[Tensor, " G"], dict[str, Tensor]]]:
+        """Texts in groups of similar length, cut to the longest of the group, with the places of each group's items.
+
+        Most texts are much shorter than the longest of a batch, and padding would be most of the arithmetic.
+        """
+        num_items = len(next(iter(inputs.values())))
+        if "ids" not in inputs or self._preprocessing.sees_padding or num_items <= _GROUP:
+            return [(torch.arange(num_items), inputs)]
+        lengths = inputs["mask"].sum(1)
+        groups = []
+        for items in torch.argsort(lengths, stable=True).split(_GROUP):
+            longest = int(lengths[items].max())
+            groups.append((items, {name: values[items, :longest] for name, values in inputs.items()}))
+        return groups
+
+    def _below(self, inputs: dict[str, Tensor]) -> tuple[Float[Tensor, "P T W"], Bool[Tensor, "P T"]]:
+        """The hidden state below the first block that learns, and which rows of it are real."""
         assert self._split is not None
         hidden = run_below(self._blocks, self._split, lambda: self.tower(inputs))
         if "ids" in inputs:

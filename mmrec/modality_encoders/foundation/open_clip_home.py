@@ -82,6 +82,7 @@ class OpenClipTokens(FoundationPreprocessing):
     """
 
     brings_inputs = True
+    sees_padding = True
 
     def __init__(self, architecture: Architecture, tokenizer: Any) -> None:
         super().__init__(architecture)

@@ -117,6 +117,8 @@ class FoundationPreprocessing(Preprocessing):
 
     num_frames = 1
     """Pictures that a clip is seen as."""
+    sees_padding = False
+    """Whether the network was trained with the padding of texts in sight."""
     brings_inputs = False
     """Whether samples cost next to nothing, so that they are there even where a hidden state is kept."""
 
@@ -270,6 +272,7 @@ class TokenPreprocessing(FoundationPreprocessing):
         self.prefix = prefix
         self.pad_id = pad_id
         self.pad_to = pad_to
+        self.sees_padding = pad_to > 0
 
     def settings(self) -> dict[str, Any]:
         return {"prefix": self.prefix, "pad_id": self.pad_id, "pad_to": self.pad_to}
