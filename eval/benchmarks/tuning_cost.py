@@ -8,8 +8,8 @@ block, from the media; adapters in all blocks; everything. Median of --steps ste
 decoding and filling the cache not counted.
 
 Measured 2026-11-23, one thread of a 2-core CPU shared with other work, texts of the demo's world (400 items, 352 a
-step) by all-MiniLM-L6-v2, times ids alone (.029 s a step): frozen 1.3; top:1 from kept hidden states 93, from the
-media 247; lora:8 435; all 359.
+step) by all-MiniLM-L6-v2, times ids alone (.023 s a step): frozen 1.1; top:1 from kept hidden states 44, from the
+media 123; lora:8 244; all 282.
 """
 
 from __future__ import annotations
