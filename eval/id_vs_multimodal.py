@@ -8,9 +8,9 @@ command goes on), or takes runs that there are. Each pair is compared on the sam
 are new items and known ones: mean difference, 95 % interval, p of a permutation test over users, and whether it holds
 at 5 % after Holm's correction for the number of comparisons. Written to --out: comparisons.csv, runs.csv, runs.svg.
 
-Measured 2026-11-23 with the runs of train/movielens.py (seed 0, global time, 20,660 queries, 3,439 on new items), NDCG@10
-differences with 95 % intervals, all of which hold: hybrid - id .0062 (.0039 to .0085), on new items .0151, on known ones
-.0045 (.0019 to .0072); content - id -.0048 (-.0077 to -.0021), on new items .0099; hybrid - content .0110.
+Measured 2026-11-23 with the runs of train/movielens.py (seed 0, global time, 20,660 queries, 3,439 on new items),
+NDCG@10 differences with 95 % intervals, all of which hold: hybrid - id .0062 (.0039 to .0085), on new items .0151, on
+known ones .0045 (.0019 to .0072); content - id -.0048 (-.0077 to -.0021), on new items .0099; hybrid - content .0110.
 """
 
 from __future__ import annotations

