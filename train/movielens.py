@@ -31,8 +31,8 @@ Measured 2026-11-23, seed 0, on one thread of a 2-core CPU shared with other wor
 
 On the same queries `hybrid` is better than `id_only` overall, on new items and on known ones, by paired tests
 (p .0001 to .0008; eval/id_vs_multimodal.py); against baselines the 95 % intervals, .014 (HR) and .009 (NDCG) to each
-side, overlap. New items are found 24 (content) and 32 (hybrid) times as often as by chance, but not as often as by the bare
-words: films that share a rare name are sequels, which a sentence encoder does not care for.
+side, overlap. New items are found 24 (content) and 32 (hybrid) times as often as by chance, but not as often as by the
+bare words: films that share a rare name are sequels, which a sentence encoder does not care for.
 
 Leave-one-out (`--split leave_one_out`; 2,065 queries, 47 of them new items; 95 % intervals .015 and .009):
 
