@@ -6,6 +6,7 @@ Legend: b users, N events (packed), C queries, K keys, H heads, D width.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -15,19 +16,25 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmrec.batch import SequenceBatch
 from mmrec.dropout import Dropout
 from mmrec.user_encoders.packing import Mixing, Packed, View
 from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder
 
-__all__ = ["SASRec", "SASRecConfig", "SelfAttention", "TransformerBlock"]
+__all__ = ["SASRec", "SASRecConfig", "SelfAttention", "TransformerBlock", "flex_is_right"]
+
+logger = logging.getLogger(__name__)
+
+AttentionForm = Literal["auto", "rectangles", "flex"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SASRecConfig(BlockConfig):
     """Causal self-attention over the last ``max_length`` events."""
 
-    attention: Literal["rectangles", "flex"] = "rectangles"
-    """rectangles: histories of similar length together. flex: PyTorch's flex attention over the packed run; CUDA."""
+    attention: AttentionForm = "auto"
+    """rectangles: histories of similar length together. flex: PyTorch's flex attention over the packed run, on CUDA.
+    auto: flex on CUDA if a trial there gives the vectors and gradients of rectangles, else rectangles."""
 
     def build(self, dim: int) -> SASRec:
         return SASRec(dim, self)
@@ -58,8 +65,8 @@ class TransformerBlock(nn.Module):
     def __init__(self, dim: int, config: BlockConfig, *, causal: bool = True) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        flex = isinstance(config, SASRecConfig) and config.attention == "flex"
-        self.attention = SelfAttention(dim, config.num_heads, config.max_length, causal=causal, flex=flex)
+        form = config.attention if isinstance(config, SASRecConfig) else "auto"
+        self.attention = SelfAttention(dim, config.num_heads, config.max_length, causal=causal, form=form)
         dropout = Dropout(config.dropout)
         self.dropout = dropout
         hidden, last = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
@@ -77,15 +84,17 @@ class SelfAttention(nn.Module):
         max_length: distances that have a bias of their own: from 0 to ``max_length - 1``, or, where later events are
             seen too, from ``-max_length`` to ``max_length``.
         causal: whether an event sees only those up to it.
-        flex: whole histories by flex attention; its backward pass needs CUDA.
+        form: how whole histories attend, as in :class:`SASRecConfig`.
 
     Source: Vaswani et al. 2017; distance bias as in T5 (Raffel et al. 2020).
     """
 
-    def __init__(self, dim: int, num_heads: int, max_length: int, *, causal: bool = True, flex: bool = False) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, max_length: int, *, causal: bool = True, form: AttentionForm = "auto"
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.flex = flex
+        self.form = form
         self.causal = causal
         self.nearest = 0 if causal else -max_length
         self.query_key_value = nn.Linear(dim, 3 * dim)
@@ -95,7 +104,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "N D"], mixing: Mixing) -> Float[Tensor, "N D"]:
         query_key_value = self.query_key_value(hidden)
-        if self.flex and isinstance(mixing, Packed):
+        if isinstance(mixing, Packed) and self._by_flex(hidden):
             return self.out(self._flex(query_key_value, mixing))
         return self.out(mixing.attend(self, query_key_value, self.num_heads, self._attend, causal=self.causal))
 
@@ -103,6 +112,11 @@ class SelfAttention(nn.Module):
         bias = self.distance_bias((view.age - self.nearest).clamp(min=0)).permute(2, 0, 1)  # (H, C, K)
         bias = bias.masked_fill(~view.visible[:, None], -torch.inf).to(query.dtype)  # (b or 1, H, C, K)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+
+    def _by_flex(self, hidden: Float[Tensor, "N D"]) -> bool:
+        if self.form != "auto":
+            return self.form == "flex"
+        return hidden.is_cuda and flex_is_right(hidden.device, hidden.shape[1], self.num_heads, self.causal)
 
     def _flex(self, query_key_value: Float[Tensor, "N 3D"], packed: Packed) -> Float[Tensor, "N D"]:
         """All histories as one sequence in which each sees only itself."""
@@ -124,6 +138,40 @@ class SelfAttention(nn.Module):
         found = attend(query, key, value, score_mod=biased, block_mask=mask)
         assert isinstance(found, Tensor)
         return found[0].transpose(0, 1).flatten(1)
+
+
+@functools.cache
+def flex_is_right(device: torch.device, dim: int, num_heads: int, causal: bool) -> bool:
+    """Whether flex attention compiles on a device and gives the vectors and gradients of rectangles there.
+
+    Tried once a process on a few histories, half a minute of compilation; a warning says why if it is not used.
+    """
+    lengths = torch.tensor([1, 7, 130, 40])
+    offsets = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]).to(device)
+    items = torch.zeros(int(lengths.sum()), dtype=torch.long, device=device)
+    sequences = SequenceBatch(item_idx=items, offsets=offsets)
+    found = []
+    try:
+        with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
+            torch.manual_seed(0)
+            hidden = torch.randn(len(items), dim, device=device)
+            state = SelfAttention(dim, num_heads, 200, causal=causal, form="flex").state_dict()
+            for form in ("flex", "rectangles"):
+                attention = SelfAttention(dim, num_heads, 200, causal=causal, form=form).to(device)
+                attention.load_state_dict(state)
+                torch.nn.init.normal_(attention.distance_bias.weight, generator=torch.Generator(device).manual_seed(1))
+                vectors = attention(hidden, Packed(sequences))
+                vectors.square().sum().backward()
+                found.append([vectors.detach(), *(parameter.grad for parameter in attention.parameters())])
+    except Exception as error:  # whatever a compiler may say: there is another way
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        logger.warning("flex attention does not run on %s (%s); histories attend in rectangles", device, first)
+        return False
+    for flex, rectangles in zip(*found, strict=True):
+        if (flex - rectangles).abs().max() > 1e-2 * rectangles.abs().max():  # TF32 keeps three digits
+            logger.warning("flex attention gives other results on %s; histories attend in rectangles", device)
+            return False
+    return True
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from mmrec.user_encoders import (
     packing,
 )
 from mmrec.user_encoders.packing import Packed
+from mmrec.user_encoders.sasrec import flex_is_right
 
 DIM = 8
 
@@ -70,6 +71,13 @@ def test_flex_attention_gives_the_vectors_of_rectangles():
             for attention in ("flex", "rectangles")
         )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_flex_attention_is_not_used_where_a_trial_of_it_fails(caplog):
+    """Such as here: it has no backward pass on a CPU. What is used instead is said."""
+    assert not flex_is_right(torch.device("cpu"), 8, 2, True)
+    assert "histories attend in rectangles" in caplog.text
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="flex attention has a backward pass on CUDA alone")
