@@ -205,7 +205,7 @@ def use_feature_caches(
 
     Args:
         fill: encode what is not there yet, each rank a share; else a modality is used only if all of it is there.
-        progress: called with the modality, the number of media done since the last call, and the number to do.
+        progress: called with what is done, the number of media done since the last call, and the number to do.
     """
     for name, encoder in model.item_encoder.encoders.items():
         if not isinstance(encoder, FoundationEncoder) or encoder.keeps is None:
@@ -220,7 +220,7 @@ def use_feature_caches(
         chunk = CACHE_CHUNK_TEXTS if preprocessing.brings_inputs else CACHE_CHUNK
         for done in _fill(cache, encoder, name, catalog, mine, chunk, model.log_scale.device):
             if progress:
-                progress(name, done, len(mine))
+                progress(f"encoding {name} once", done, len(mine))
         if world_size() > 1:
             dist.barrier()
         cache.refresh()

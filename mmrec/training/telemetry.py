@@ -80,17 +80,25 @@ class ProgressBar:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task: TaskID | None = None
+        self._title = ""
 
     def start(self, title: str, total: int, done: int = 0) -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(title, total=total, completed=done, status="")
+        self._title = title
 
     def advance(self, status: str | None = None, steps: int = 1) -> None:
         assert self._task is not None, "start comes before advance"
         self._progress.advance(self._task, steps)
         if status is not None:
             self._progress.update(self._task, status=status)
+
+    def advance_in(self, title: str, steps: int, total: int) -> None:
+        """Advance the work of this title; another title is another work."""
+        if title != self._title:
+            self.start(title, total)
+        self.advance(steps=steps)
 
 
 def progress_bar(enabled: bool) -> tuple[Progress, ProgressBar]:

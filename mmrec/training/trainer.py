@@ -110,7 +110,9 @@ class Trainer:
         else:
             model.item_encoder.load_pretrained()
         if config.feature_cache:
-            self._use_feature_caches(model)
+            progress, bar = progress_bar(rank() == 0)
+            with progress:
+                use_feature_caches(model, self.catalog, fill=True, progress=bar.advance_in)
         if not resumes:
             known = np.flatnonzero(self.split.train_items)
             model.eval()
@@ -124,20 +126,6 @@ class Trainer:
         self._set_towers(learn=not self.resting)
         self.model, self.optimizer = self.accelerator.prepare(model, self.optimizer)
         self._make_loader()
-
-    def _use_feature_caches(self, model: Recommender) -> None:
-        """Encode what is frozen once for the dataset, or find it encoded."""
-        progress, bar = progress_bar(rank() == 0)
-        started: set[str] = set()
-
-        def advance(name: str, done: int, total: int) -> None:
-            if name not in started:
-                started.add(name)
-                bar.start(f"encoding {name} once", total)
-            bar.advance(steps=done)
-
-        with progress:
-            use_feature_caches(model, self.catalog, fill=True, progress=advance)
 
     def _make_loader(self) -> None:
         """Steps of the size that fits what is learnt: many small ones at rest, fewer and larger ones with towers."""
