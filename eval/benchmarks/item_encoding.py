@@ -11,6 +11,10 @@ Pictures of a dataset through a foundation encoder (`--encoder`; random weights 
 - encode: `encode_catalog` of the same items, samples decoded before: batches, masks, normalisation, network, fusion
 
 Each ratio is of times in one process, the two taken in turn, best of three rounds.
+
+Measured 2026-11-23, 2-core CPU, 256 posters of 192 x 128, vit_tiny at 224 px: read 219,000 items/s; decode 7,490,
+1.10 times the time of the bare operation; decode + resize 2,580, 1.20 times; encode 49, .96 times that of the bare
+network (the two are equal but for noise).
 """
 
 from __future__ import annotations
