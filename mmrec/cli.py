@@ -126,7 +126,7 @@ def _ingest(argv: list[str]) -> int:
 
 
 def check(dataset: Positional[Path]) -> int:
-    """Verify every hash and index entry of a dataset folder and print what is in it.
+    """Verify every hash of a dataset folder, print what is in it, and what would make its numbers lie.
 
     Args:
         dataset: folder made by `mmrec ingest`.
@@ -140,6 +140,11 @@ def check(dataset: Positional[Path]) -> int:
         print(f"{len(faults)} faults in {dataset}", file=sys.stderr)
         return 2
     _print_dataset(dataset)
+    from mmrec.data.audit import suspicions
+    from mmrec.data.dataset import Dataset
+
+    for line in suspicions(Dataset.open(dataset)):
+        print(f"suspicious: {line}")
     return 0
 
 
@@ -147,19 +152,15 @@ def _print_dataset(path: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mmrec.data.audit import facts
     from mmrec.data.dataset import Dataset
 
     data = Dataset.open(path)
     table = Table(title=f"{data.name}: {path}", title_justify="left")
     table.add_column("what")
-    table.add_column("count", justify="right")
-    table.add_row("items", f"{data.num_items:,}")
-    table.add_row("users", f"{data.num_users:,}")
-    table.add_row(f"interactions (order: {data.sequences.order})", f"{len(data.sequences.item_idx):,}")
-    for modality in data.modalities:
-        number = int(data.present(modality).sum())
-        table.add_row(f"items with {modality}", f"{number:,} ({number / data.num_items:.1%})")
-    table.add_row("rows in errors.parquet", f"{data.manifest['counts']['errors']:,}")
+    table.add_column("value", justify="right")
+    for name, value in facts(data).items():
+        table.add_row(name, value)
     Console().print(table)
 
 

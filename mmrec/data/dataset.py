@@ -187,6 +187,11 @@ class Dataset:
         """XXH3 of each item's medium or text; 0 where there is none. uint64 (V,)"""
         return self._where(modality)["xxh3"].astype(np.uint64)
 
+    def media_facts(self, modality: str, name: str) -> np.ndarray:
+        """A measured property of each item's medium, such as "width" or "duration_s"; NaN where unknown. (V,)"""
+        column = self._items[f"{modality}.{name}"].cast(pl.Float64)
+        return column.fill_null(float("nan")).to_numpy()
+
     def _where(self, modality: str) -> dict[str, np.ndarray]:
         if modality not in self._locations:
             columns = {field: self._items[f"{modality}.{field}"] for field in ("shard", "offset", "size", "xxh3")}
