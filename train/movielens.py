@@ -51,7 +51,8 @@ queries, 47 on new items, which nothing finds; 95 % intervals .015 and .009 to e
 | content kNN | .0199 | .0136 |
 
 16.8 % of neighbouring events have the same second, and the file is sorted by item id there (`mmrec check`): among those
-the last event is the one of the greatest id, for every method alike. Where nearly every target is a known item, ids and transitions know more than plots.
+the last event is the one of the greatest id, for every method alike. Where nearly every target is a known item, ids
+and transitions know more than plots.
 """
 
 from __future__ import annotations
