@@ -19,7 +19,9 @@ C = TypeVar("C")
 def run_study(config: type[C], study: Callable[[C], Any], write: Callable[[Any, Any, Console], None]) -> None:
     """Parse the command line, run the study, write results into the new folder ``config.out``; exit with 0 or 2."""
     description = sys.modules[config.__module__].__doc__ or ""
-    given: Any = tyro.cli(config, description=description.strip())
+    spec = sys.modules["__main__"].__spec__
+    prog = f"python -m {spec.name}" if spec else None
+    given: Any = tyro.cli(config, description=description.strip(), prog=prog)
     console = Console()
     try:
         if given.out.exists():

@@ -201,6 +201,12 @@ def test_texts_are_encoded_as_transformers_does_it_and_pooled_as_the_family_does
     torch.testing.assert_close(found, pooled_by(pool, hidden, reference["attention_mask"]), atol=1e-5, rtol=1e-5)
 
 
+def test_texts_are_cut_where_the_network_ends_unless_told_otherwise(folders, tiny_dataset):
+    config = FOUNDATION_ENCODERS["text"](encoder=f"path:{folders('bert')}")
+    preprocessing = config.fit(tiny_dataset, "text", np.ones(tiny_dataset.num_items, dtype=bool))
+    assert len(preprocessing("red thing " * 50)) == 32, "the network has 32 positions"
+
+
 def test_siglip_reads_texts_with_their_padding_in_sight(folders, tiny_dataset):
     from transformers import AutoModel
 

@@ -127,8 +127,9 @@ class FoundationImageConfig(FoundationConfig):
 class FoundationTextConfig(FoundationConfig):
     """Texts by transformers or open_clip."""
 
-    max_tokens: int = 128
-    """Tokens that are read; longer texts are cut. open_clip's networks read as many as they were trained on."""
+    max_tokens: int = 0
+    """Tokens that are read; longer texts are cut. 0: as many as the encoder reads, but 128 at most. Networks of
+    open_clip read as many as they were trained on."""
     prefix: str = ""
     """Set before each text, for encoders that were trained so: "passage: " for E5."""
 

@@ -46,6 +46,9 @@ _UNMAPPED = {
 _CAUSAL_LAST = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2")
 """Language models, whose last token alone has seen the whole text."""
 
+_TOKENS = 128
+"""Tokens of a text that are read unless more are asked for: attention costs their square."""
+
 _RESAMPLING = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
@@ -78,7 +81,7 @@ def describe_sound(name: EncoderName, duration_s: float) -> SoundPreprocessing:
 
 
 def describe_text(name: EncoderName, *, max_tokens: int, prefix: str) -> tuple[TokenPreprocessing, str]:
-    """Preprocessing, and the pooling that the network was trained with.
+    """Preprocessing, and the pooling that the network was trained with; ``max_tokens`` 0 takes what the network reads.
 
     Raises: ConfigError as :func:`describe_pixels`, if the tokenizer is missing or a slow one, or if the network reads
         fewer tokens than asked for.
@@ -91,9 +94,10 @@ def describe_text(name: EncoderName, *, max_tokens: int, prefix: str) -> tuple[T
         tokenizer = AutoTokenizer.from_pretrained(_source(name))
     if not tokenizer.is_fast or getattr(config, "is_encoder_decoder", False):
         raise ConfigError(f"{name} is no text encoder with a fast tokenizer; take one of the kind of BERT or Qwen3")
-    limit = min(tokenizer.model_max_length, getattr(text, "max_position_embeddings", max_tokens))
+    limit = min(tokenizer.model_max_length, getattr(text, "max_position_embeddings", tokenizer.model_max_length))
     if max_tokens > limit:
         raise ConfigError(f"max_tokens is {max_tokens}; {name} reads at most {limit}")
+    max_tokens = max_tokens or min(limit, _TOKENS)
     backend = tokenizer.backend_tokenizer
     backend.enable_truncation(max_tokens)
     siglip = "siglip" in text.model_type  # trained with padding in sight, and no mask
