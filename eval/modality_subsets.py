@@ -4,7 +4,7 @@
 
 Nothing is trained: the model is shown the whole catalogue through each of the 2^M subsets in turn, histories too, and
 ranks it for every held-out event as `mmrec evaluate` does. A subset that hides all that an item has leaves it the
-vector of an item that has nothing. Written to --out: subsets.csv, subsets.md and subsets.svg.
+vector of an item that has nothing. Written to --out: subsets.csv and subsets.svg.
 """
 
 from __future__ import annotations
