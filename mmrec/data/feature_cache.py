@@ -87,6 +87,7 @@ class FeatureCache:
         path = self.folder / f"part-{xxhash.xxh3_64_hexdigest(media.tobytes())}"
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         try:
+            shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed, and had this number
             scratch.mkdir(parents=True)
             np.save(scratch / "values.npy", np.concatenate(values))
             np.savez(
@@ -95,13 +96,13 @@ class FeatureCache:
             for file in scratch.iterdir():
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
-            if path.exists():  # another process was faster
-                shutil.rmtree(scratch)
-            else:
-                scratch.rename(path)
+            scratch.rename(path)
         except OSError as error:
             shutil.rmtree(scratch, ignore_errors=True)
-            raise DataError(f"cannot keep features in {self.folder}: {error}") from error
+            if not path.exists():  # else another process was faster
+                raise DataError(
+                    f"cannot keep features in {self.folder}: {error}; --no-feature-cache encodes in every step instead"
+                ) from error
 
     def read(self, item_idx: np.ndarray) -> tuple[Tensor, Tensor]:
         """Rows of the given items, padded to the longest, and which are real. ("P", "T", ...), ("P", "T")"""

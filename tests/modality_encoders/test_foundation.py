@@ -270,6 +270,55 @@ def test_sounds_are_encoded_as_transformers_does_it_at_any_rate(family, folders,
     assert torch.cosine_similarity(found, other).item() > 0.99, "the same tone, in stereo and at another rate"
 
 
+def without_weights(folder, target, part: str) -> str:
+    """A copy of a folder whose weights lack those with ``part`` in their names."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, target)
+    weights = load_file(target / "model.safetensors")
+    kept = {key: value for key, value in weights.items() if part not in key}
+    assert len(kept) < len(weights)
+    save_file(kept, target / "model.safetensors", metadata={"format": "pt"})
+    return f"path:{target}"
+
+
+@pytest.mark.parametrize(
+    ("modality", "family", "part"),
+    [
+        ("image", "clip", "vision_model.embeddings.patch_embedding"),
+        ("image", "clip", "vision_model.post_layernorm"),
+        ("audio", "ast", "patch_embeddings.projection"),
+    ],
+)
+def test_weights_that_the_network_reads_may_not_be_missing(modality, family, part, folders, tiny_dataset, tmp_path):
+    encoder = without_weights(folders(family), tmp_path / "copy", part)
+    config = FOUNDATION_ENCODERS[modality](encoder=encoder, **SHORT[modality])
+    with pytest.raises(ConfigError, match="they are of another one"):
+        config.fit(tiny_dataset, modality, np.ones(tiny_dataset.num_items, dtype=bool))
+
+
+def test_weights_that_nothing_reads_may_be_missing(folders, tiny_dataset, tmp_path):
+    everything = np.ones(tiny_dataset.num_items, dtype=bool)
+    for modality, family, part in (("image", "clip", "text_model"), ("text", "bert", "pooler")):
+        encoder = without_weights(folders(family), tmp_path / family, part)
+        FOUNDATION_ENCODERS[modality](encoder=encoder).fit(tiny_dataset, modality, everything)
+    clip = without_weights(folders("clip"), tmp_path / "other", "text_model")
+    with pytest.raises(ConfigError, match="they are of another one"):
+        FOUNDATION_ENCODERS["text"](encoder=clip).fit(tiny_dataset, "text", everything)
+
+
+def test_a_network_with_statistics_of_batches_is_kept_like_any_other(tiny_dataset):
+    """Their counters are numbers without a dimension."""
+    config = FOUNDATION_ENCODERS["image"](encoder="timm:test_resnet@random")
+    preprocessing = config.fit(tiny_dataset, "image", np.ones(tiny_dataset.num_items, dtype=bool))
+    module = config.build(DIM, preprocessing).train()
+    assert module.cache_key() == module.cache_key()
+    rows = module.keep(preprocessing.blank(2))
+    torch.testing.assert_close(torch.stack(rows), module.features(preprocessing.blank(2))[0])
+
+
 def learning(module) -> set[str]:
     return {name for name, parameter in module.tower.named_parameters() if parameter.requires_grad}
 

@@ -240,8 +240,8 @@ def _try(name: EncoderName, preprocessing: FoundationPreprocessing, tuning: Tuni
     inputs = preprocessing.blank(2)
     for pool in candidates:
         architecture["pool"] = pool
-        network = load_network(str(name), architecture) or build_network(architecture)
         try:
+            network = load_network(str(name), architecture) or build_network(architecture)
             features, _ = network(inputs)
             again, _ = network(inputs)
             break

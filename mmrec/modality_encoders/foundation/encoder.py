@@ -142,7 +142,7 @@ class FoundationEncoder(TowerEncoder):
         learning = {id(parameter) for parameter in self._learning}
         for name, value in [*self.tower.named_parameters(), *self.tower.named_buffers()]:
             if id(value) not in learning:
-                digest.update(name.encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+                digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
         return digest.hexdigest()
 
     @torch.no_grad()

@@ -129,17 +129,16 @@ def load(name: EncoderName, architecture: Architecture) -> nn.Module:
         model, report = _model_class(config.model_type, load=True)(
             _source(name), dtype=torch.float32, output_loading_info=True
         )
-    lost = sorted(key for key in report["missing_keys"] if not _unused(key))
+    part = _PARTS[architecture["modality"]].get(config.model_type)
+    read = "" if part is None else f"{part}."
+    lost = sorted(key for key in report["missing_keys"] if key.startswith(read))
+    if architecture["pool"] != "pooler":
+        lost = [key for key in lost if not key.removeprefix(read).startswith("pooler.")]  # dropped by _wrapped
     if lost:
         raise ConfigError(
             f"the weights of {name} lack {len(lost)} of its network's, such as {lost[0]}: they are of another one"
         )
     return _wrapped(model, architecture)
-
-
-def _unused(key: str) -> bool:
-    """Weights that nothing here reads: the pooler of BERT, and projections beside the towers."""
-    return "pooler" in key or "projection" in key or "predictor" in key
 
 
 class _Network(nn.Module):
@@ -168,7 +167,7 @@ class _Network(nn.Module):
             values = inputs["values"].float()
             if not getattr(self.network.config, "enable_fusion", False):
                 return self.network(values), None
-            return self.network(values, is_longer=torch.zeros(len(values), 1, dtype=torch.bool)), None
+            return self.network(values, is_longer=torch.zeros_like(values[:, :1, 0, 0], dtype=torch.bool)), None
         assert self.transform is not None
         pixels = self.transform.normalise(inputs["values"])
         if self.patch_px:
