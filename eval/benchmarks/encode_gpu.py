@@ -23,7 +23,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmrec.modality_encoders.foundation import FOUNDATION_ENCODERS
-from mmrec.modality_encoders.foundation.config import build_network
+from mmrec.modality_encoders.foundation.homes import build_network
 
 TOWERS = {
     "vit_b": ("image", "timm:vit_base_patch16_224@random"),

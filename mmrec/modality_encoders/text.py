@@ -26,7 +26,7 @@ from mmrec.modality_encoders.tower import TowerEncoder, UnitHead
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["TextConfig", "TextEncoder", "TextPreprocessing"]
+__all__ = ["TextConfig", "TextEncoder", "TextPreprocessing", "collate_tokens"]
 
 PADDING = "[PAD]"
 
@@ -110,14 +110,7 @@ class TextPreprocessing(Preprocessing):
         return np.array(self.tokenizer.encode(raw).ids, dtype=np.int32)
 
     def collate(self, samples: list[np.ndarray]) -> dict[str, Tensor]:
-        longest = max(1, *(len(tokens) for tokens in samples))
-        ids = np.full((len(samples), longest), self.architecture["pad_token_id"], dtype=np.int64)
-        mask = np.zeros((len(samples), longest), dtype=bool)
-        for row, tokens in enumerate(samples):
-            ids[row, : len(tokens)] = tokens
-            mask[row, : len(tokens)] = True
-        mask[:, 0] = True  # a text of blanks is one padding token, not an empty row
-        return {"ids": torch.from_numpy(ids), "mask": torch.from_numpy(mask)}
+        return collate_tokens(samples, self.architecture["pad_token_id"])
 
     def save(self, folder: Path) -> None:
         self.tokenizer.save(str(folder / "tokenizer.json"))
@@ -132,6 +125,22 @@ class TextPreprocessing(Preprocessing):
         stored = tokenizer.truncation
         assert stored is not None, "the constructor always sets a truncation"
         return cls(tokenizer, stored["max_length"], architecture)
+
+
+def collate_tokens(samples: list[np.ndarray], pad_id: int, *, pad_to: int = 0) -> dict[str, Tensor]:
+    """Token ids padded on the right to the longest of the batch, and the mask of real tokens.
+
+    Args:
+        pad_to: pad to so many instead, and count padding as real, for networks that were trained with it in sight.
+    """
+    longest = pad_to or max(1, *(len(tokens) for tokens in samples))
+    ids = np.full((len(samples), longest), pad_id, dtype=np.int64)
+    mask = np.full((len(samples), longest), bool(pad_to))
+    for row, tokens in enumerate(samples):
+        ids[row, : len(tokens)] = tokens
+        mask[row, : len(tokens)] = True
+    mask[:, 0] = True  # a text of blanks is one padding token, not an empty row
+    return {"ids": torch.from_numpy(ids), "mask": torch.from_numpy(mask)}
 
 
 class TextEncoder(TowerEncoder):

@@ -17,7 +17,7 @@ from mmrec.modality_encoders.image import resize
 from mmrec.modality_encoders.timm_tower import timm_tower
 from mmrec.modality_encoders.tower import TowerEncoder, UnitHead
 
-__all__ = ["VideoConfig", "VideoEncoder", "VideoPreprocessing"]
+__all__ = ["VideoConfig", "VideoEncoder", "VideoPreprocessing", "collate_clips"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +57,17 @@ class VideoPreprocessing(JsonPreprocessing):
         return resize(frames, self.size_px)
 
     def collate(self, samples: list[np.ndarray]) -> dict[str, Tensor]:
-        values = np.zeros((len(samples), self.num_frames, 3, self.size_px, self.size_px), dtype=np.uint8)
-        mask = np.zeros((len(samples), self.num_frames), dtype=bool)
-        for row, frames in enumerate(samples):
-            values[row, : len(frames)] = frames
-            mask[row, : len(frames)] = True
-        return {"values": torch.from_numpy(values), "mask": torch.from_numpy(mask)}
+        return collate_clips(samples, self.num_frames)
+
+
+def collate_clips(samples: list[np.ndarray], num_frames: int) -> dict[str, Tensor]:
+    """Clips of up to ``num_frames`` frames, uint8 (frames, 3, H, W) each, as one tensor and the mask of real frames."""
+    values = np.zeros((len(samples), num_frames, *samples[0].shape[1:]), dtype=np.uint8)
+    mask = np.zeros((len(samples), num_frames), dtype=bool)
+    for row, frames in enumerate(samples):
+        values[row, : len(frames)] = frames
+        mask[row, : len(frames)] = True
+    return {"values": torch.from_numpy(values), "mask": torch.from_numpy(mask)}
 
 
 class VideoEncoder(TowerEncoder):

@@ -38,6 +38,6 @@ def parameter_counts(model: Recommender) -> list[str]:
     for name, part in parts.items():
         every = sum(parameter.numel() for parameter in part.parameters())
         learning = sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
-        how = f"  ({part.encoder}, {part.tuned})" if isinstance(part, FoundationEncoder) else ""
+        how = f"  ({part.config.encoder}, {part.config.tune})" if isinstance(part, FoundationEncoder) else ""
         lines.append(f"{name:16s}{every:>13,} parameters, {learning:>13,} learn{how}")
     return lines

@@ -9,15 +9,15 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from mmrec.data.dataset import Dataset
 from mmrec.errors import ConfigError, DataError
-from mmrec.modality_encoders.foundation import open_clip_home, timm_home, torchvision_home, transformers_home
+from mmrec.modality_encoders.foundation import open_clip_home, transformers_home
 from mmrec.modality_encoders.foundation.blocks import find_blocks, modules_behind, stack_is_split_at
 from mmrec.modality_encoders.foundation.encoder import FoundationEncoder
+from mmrec.modality_encoders.foundation.homes import build_network, describe_pixels, load_network
 from mmrec.modality_encoders.foundation.name import EncoderName
-from mmrec.modality_encoders.foundation.networks import FrameByFrame, Pool, first_line
+from mmrec.modality_encoders.foundation.networks import NETWORK_ERRORS, Pool, first_line
 from mmrec.modality_encoders.foundation.preprocessing import (
     ClipPreprocessing,
     FoundationPreprocessing,
@@ -85,18 +85,7 @@ class FoundationConfig(ABC):
         return preprocessing
 
     def build(self, dim: int, preprocessing: FoundationPreprocessing) -> FoundationEncoder:
-        tower = build_network(preprocessing.architecture)
-        return FoundationEncoder(
-            dim,
-            tower,
-            preprocessing,
-            encoder=self.encoder,
-            tuning=Tuning.parse(self.tune),
-            layer_decay=self.layer_decay,
-            activation_checkpointing=self.activation_checkpointing,
-            cache_dtype=self.cache_dtype,
-            load=load_network,
-        )
+        return FoundationEncoder(dim, self, preprocessing)
 
     @abstractmethod
     def load_preprocessing(self, folder: Path) -> FoundationPreprocessing:
@@ -117,10 +106,10 @@ class FoundationImageConfig(FoundationConfig):
         return ImagePreprocessing.load(folder)
 
     def _describe(self, name: EncoderName) -> ImagePreprocessing:
-        architecture, transform, frames = _describe_pixels(name, "image")
+        architecture, frames = describe_pixels(name, "image")
         if frames > 1:
             raise ConfigError(f"{name} reads {frames} frames; it encodes video, not image")
-        return ImagePreprocessing(architecture, transform)
+        return ImagePreprocessing(architecture)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,57 +165,19 @@ class FoundationVideoConfig(FoundationConfig):
         return ClipPreprocessing.load(folder)
 
     def _describe(self, name: EncoderName) -> ClipPreprocessing:
-        architecture, transform, frames = _describe_pixels(name, "video")
+        architecture, frames = describe_pixels(name, "video")
         if frames > 1:
             if self.num_frames not in (0, frames):
                 raise ConfigError(f"num_frames is {self.num_frames}; {name} reads {frames}")
-            return ClipPreprocessing(architecture, transform, frames, repeat=True)
+            return ClipPreprocessing(architecture, frames, repeat=True)
         architecture = {**architecture, "modality": "image", "frame_by_frame": True}
-        return ClipPreprocessing(architecture, transform, self.num_frames or _FRAMES, repeat=False)
+        return ClipPreprocessing(architecture, self.num_frames or _FRAMES, repeat=False)
 
 
 FOUNDATION_ENCODERS = {
     config.modality: config
     for config in (FoundationImageConfig, FoundationTextConfig, FoundationAudioConfig, FoundationVideoConfig)
 }
-
-_HOMES = {
-    "timm": timm_home,
-    "open_clip": open_clip_home,
-    "transformers": transformers_home,
-    "torchvision": torchvision_home,
-}
-
-
-def build_network(architecture: dict) -> nn.Module:
-    """The network of an architecture with random weights, in evaluation mode."""
-    network = _HOMES[architecture["framework"]].build(architecture)
-    return (FrameByFrame(network) if architecture.get("frame_by_frame") else network).eval()
-
-
-def load_network(encoder: str, architecture: dict) -> nn.Module | None:
-    """The network with the weights that the name stands for; None where they are random.
-
-    Raises: ConfigError if the weights are not to be had, or are those of another architecture.
-    """
-    modality = "video" if architecture.get("frame_by_frame") else architecture["modality"]
-    name = EncoderName.parse(encoder, modality)
-    if name.random:
-        return None
-    network = _HOMES[architecture["framework"]].load(name, architecture)
-    return (FrameByFrame(network) if architecture.get("frame_by_frame") else network).eval()
-
-
-def _describe_pixels(name: EncoderName, modality: str):
-    """Architecture, transform as JSON values, and frames (1: a network of pictures)."""
-    if name.framework == "transformers":
-        architecture, _, frames = transformers_home.describe_pixels(name, modality)
-    elif name.framework == "torchvision":
-        architecture, _, frames = torchvision_home.describe(name)
-    else:
-        home = timm_home.describe if name.framework == "timm" else open_clip_home.describe_image
-        (architecture, _), frames = home(name), 1
-    return architecture, architecture["transform"], frames
 
 
 @torch.inference_mode()
@@ -248,7 +199,7 @@ def _try(name: EncoderName, preprocessing: FoundationPreprocessing, tuning: Tuni
         except ConfigError:
             if pool == candidates[-1]:
                 raise
-        except (RuntimeError, ValueError, TypeError, AssertionError, KeyError, IndexError, AttributeError) as error:
+        except NETWORK_ERRORS as error:
             raise ConfigError(f"{name} does not take {architecture['modality']} inputs: {first_line(error)}") from error
     if not torch.equal(features, again):
         raise ConfigError(f"{name} gives another vector each time, so it encodes nothing; take another encoder")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,9 +19,13 @@ from torch import Tensor, nn
 from mmrec.distributed import world_size
 from mmrec.modality_encoders.base import Tokens
 from mmrec.modality_encoders.foundation.blocks import checkpoint_blocks, find_blocks, run_above, run_below
-from mmrec.modality_encoders.foundation.preprocessing import Architecture, FoundationPreprocessing
+from mmrec.modality_encoders.foundation.homes import build_network, load_network
+from mmrec.modality_encoders.foundation.preprocessing import FoundationPreprocessing
 from mmrec.modality_encoders.foundation.tuning import Tuning, add_adapters, learning_parameters
 from mmrec.modality_encoders.tower import TowerEncoder, UnitHead
+
+if TYPE_CHECKING:
+    from mmrec.modality_encoders.foundation.config import FoundationConfig
 
 __all__ = ["FoundationEncoder"]
 
@@ -39,47 +43,28 @@ class FoundationEncoder(TowerEncoder):
 
     Args:
         dim: D.
-        tower: the network with random weights; :meth:`load_pretrained` gives it those of its name.
-        preprocessing: knows the architecture.
-        encoder: name of the encoder.
-        tuning: what learns.
-        layer_decay: rate of each block, as a share of that of the one above.
-        activation_checkpointing: blocks that learn keep only their inputs.
-        cache_dtype: of what is kept on disk.
-        load: name and architecture -> network with its weights, or None where they are random.
+        config: name, and what of it learns.
+        preprocessing: knows the architecture. The weights are random; :meth:`load_pretrained` reads those of the name.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        tower: nn.Module,
-        preprocessing: FoundationPreprocessing,
-        *,
-        encoder: str,
-        tuning: Tuning,
-        layer_decay: float,
-        activation_checkpointing: bool,
-        cache_dtype: str,
-        load: Callable[[str, Architecture], nn.Module | None],
-    ) -> None:
+    def __init__(self, dim: int, config: FoundationConfig, preprocessing: FoundationPreprocessing) -> None:
         super().__init__()
         architecture = preprocessing.architecture
-        self.encoder = encoder
-        self.tuning = tuning
-        self.tuned = f"{tuning.kind}:{tuning.number}" if tuning.number else tuning.kind
-        self.cache_dtype = getattr(torch, cache_dtype)
+        tuning = Tuning.parse(config.tune)
+        self.config = config
+        self.cache_dtype = getattr(torch, config.cache_dtype)
         self._preprocessing = preprocessing
-        self._load = load
+        tower = build_network(architecture)
         if tuning.kind == "lora":
             add_adapters(tower, tuning.number)
         self.tower = tower.eval()
-        self._learning = learning_parameters(tower, tuning, layer_decay, architecture["behind"])
+        self._learning = learning_parameters(tower, tuning, config.layer_decay, architecture["behind"])
         tower.requires_grad_(False)
         for parameter in self._learning:
             parameter.requires_grad_(True)
         self._blocks = find_blocks(tower)
         self._split: int | None = architecture.get("split") if tuning.kind == "top" else None
-        if activation_checkpointing:
+        if config.activation_checkpointing:
             checkpoint_blocks(self._blocks[tuning.first_block(len(self._blocks)) :])
         width = architecture["width"]
         self.temporal = (
@@ -90,7 +75,7 @@ class FoundationEncoder(TowerEncoder):
     @property
     def keeps(self) -> str | None:
         """What of the network never changes and is worth keeping: its "features", a "hidden" state, or nothing."""
-        return "features" if self.tuning.kind == "frozen" else None if self._split is None else "hidden"
+        return "features" if self.config.tune == "frozen" else None if self._split is None else "hidden"
 
     def tower_parameters(self) -> Iterator[tuple[nn.Parameter, float]]:
         return iter(self._learning.items())
@@ -103,7 +88,7 @@ class FoundationEncoder(TowerEncoder):
     @torch.no_grad()
     def load_pretrained(self) -> None:
         """Read the weights that the name stands for. Raises: ConfigError if they are not to be had."""
-        network = self._load(self.encoder, self._preprocessing.architecture)
+        network = load_network(self.config.encoder, self._preprocessing.architecture)
         if network is None:
             return
         loaded = network.state_dict()

@@ -5,16 +5,18 @@ Legend: P items, F frames, T tokens, W width of the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mmrec.errors import ConfigError
-from mmrec.modality_encoders.foundation.preprocessing import PixelTransform
+from mmrec.modality_encoders.foundation.name import EncoderName
+from mmrec.modality_encoders.foundation.preprocessing import Architecture, PixelTransform
 
-__all__ = ["Features", "FrameByFrame", "PixelNetwork", "Pool", "first_line", "pooled"]
+__all__ = ["NETWORK_ERRORS", "Features", "FrameByFrame", "PixelNetwork", "Pool", "first_line", "loading", "pooled"]
 
 Features = tuple[Tensor, Tensor]
 """Pooled outputs ("P", "T", "W") and their mask ("P", "T"), True = real."""
@@ -26,16 +28,14 @@ Pool = Literal["auto", "mean", "cls", "last", "pooler"]
 class PixelNetwork(nn.Module):
     """Normalises pixels and hands them to a network that pools by itself: one token."""
 
-    def __init__(
-        self, network: nn.Module, transform: PixelTransform, call: Callable[[nn.Module, Tensor], Tensor]
-    ) -> None:
+    def __init__(self, network: nn.Module, architecture: Architecture) -> None:
         super().__init__()
         self.network = network
-        self.transform = transform
-        self.call = call
+        self.transform = PixelTransform.from_json(architecture["transform"])
 
     def forward(self, inputs: dict[str, Tensor]) -> Features:
-        features = self.call(self.network, self.transform.normalise(inputs["values"]))[:, None]
+        found = self.network(self.transform.normalise(inputs["values"]))
+        features = (found[0] if isinstance(found, tuple) else found)[:, None]  # open_clip may add its tokens
         return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
 
 
@@ -71,6 +71,31 @@ def pooled(output: Any, mask: Tensor | None, pool: str) -> Tensor:
     if pool == "last":
         return hidden[torch.arange(len(hidden), device=hidden.device), mask.long().cumsum(1).argmax(1)]
     return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+NETWORK_ERRORS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+)
+"""What the libraries raise on files and inputs that they cannot use."""
+
+
+@contextlib.contextmanager
+def loading(name: EncoderName, what: str) -> Iterator[None]:
+    """Turn what a library raises while it loads ``what`` into one line. Raises: ConfigError."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(f"the {what} of {name} needs a package that is not installed: {first_line(error)}") from error
+    except NETWORK_ERRORS as error:
+        hint = "" if name.folder else "; offline, only the hub's local cache is read (HF_HUB_OFFLINE=0 downloads)"
+        raise ConfigError(f"{name.framework} cannot load the {what} of {name}: {first_line(error)}{hint}") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import json
 from dataclasses import asdict
@@ -15,14 +14,14 @@ from torch import Tensor, nn
 
 from mmrec.errors import ConfigError
 from mmrec.modality_encoders.foundation.name import EncoderName
-from mmrec.modality_encoders.foundation.networks import Features, PixelNetwork, first_line
+from mmrec.modality_encoders.foundation.networks import Features, PixelNetwork, loading
 from mmrec.modality_encoders.foundation.preprocessing import Architecture, FoundationPreprocessing, PixelTransform
 
 __all__ = ["OpenClipTokens", "build", "describe_image", "describe_text", "load"]
 
 
-def describe_image(name: EncoderName) -> tuple[Architecture, PixelTransform]:
-    """The image tower, and the preprocessing of its weights. Raises: ConfigError if there is no such network."""
+def describe_image(name: EncoderName) -> Architecture:
+    """The image tower, with the preprocessing of its weights. Raises: ConfigError if there is no such network."""
     model_config, preprocessing = _configs(name)
     size = preprocessing.get("size") or model_config["vision_cfg"].get("image_size", 224)
     height, width = size if isinstance(size, list | tuple) else (size, size)
@@ -37,7 +36,7 @@ def describe_image(name: EncoderName) -> tuple[Architecture, PixelTransform]:
         mean=tuple(preprocessing["mean"]),
         std=tuple(preprocessing["std"]),
     )
-    return {"framework": "open_clip", "model": model_config, "part": "image", "transform": asdict(transform)}, transform
+    return {"framework": "open_clip", "model": model_config, "part": "image", "transform": asdict(transform)}
 
 
 def describe_text(name: EncoderName) -> OpenClipTokens:
@@ -60,7 +59,7 @@ def load(name: EncoderName, architecture: Architecture) -> nn.Module:
     """The tower with its weights. Raises: ConfigError if they are not to be had, or do not fit."""
     import open_clip
 
-    with _told(name):
+    with loading(name, "weights"):
         if name.folder is not None:
             model = open_clip.create_model(f"local-dir:{name.folder}", require_pretrained=True)
         else:
@@ -135,12 +134,7 @@ class _TextTower(nn.Module):
 def _tower(model: Any, architecture: Architecture) -> nn.Module:
     if architecture["part"] == "text":
         return _TextTower(model)
-    return PixelNetwork(model.visual, PixelTransform.from_json(architecture["transform"]), _call)
-
-
-def _call(network: nn.Module, pixels: Tensor) -> Tensor:
-    found = network(pixels)
-    return found[0] if isinstance(found, tuple) else found
+    return PixelNetwork(model.visual, architecture)
 
 
 def _name_and_tag(name: EncoderName) -> tuple[str, str]:
@@ -177,16 +171,5 @@ def _tokenizer(name: EncoderName) -> Any:
     import open_clip
 
     source = f"local-dir:{name.folder}" if name.folder is not None else _name_and_tag(name)[0]
-    with _told(name):
+    with loading(name, "tokenizer"):
         return open_clip.get_tokenizer(source)
-
-
-@contextlib.contextmanager
-def _told(name: EncoderName):
-    try:
-        yield
-    except ConfigError:
-        raise
-    except (OSError, RuntimeError, ValueError, AttributeError, TypeError, KeyError) as error:
-        hint = "" if name.folder else "; offline, only the hub's local cache is read (HF_HUB_OFFLINE=0 downloads)"
-        raise ConfigError(f"open_clip cannot load {name.name}: {first_line(error)}{hint}") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +21,8 @@ from mmrec.media.image import decode_image
 from mmrec.media.video import decode_video
 from mmrec.modality_encoders.base import Preprocessing
 from mmrec.modality_encoders.image import interpolate
+from mmrec.modality_encoders.text import collate_tokens
+from mmrec.modality_encoders.video import collate_clips
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -112,15 +114,15 @@ class FoundationPreprocessing(Preprocessing):
         architecture: rebuilds the network.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
-        self.architecture = architecture
-
     num_frames = 1
     """Pictures that a clip is seen as."""
     sees_padding = False
     """Whether the network was trained with the padding of texts in sight."""
     brings_inputs = False
     """Whether samples cost next to nothing, so that they are there even where a hidden state is kept."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
 
     @abstractmethod
     def blank(self, num_items: int) -> dict[str, Tensor]:
@@ -142,12 +144,9 @@ class FoundationPreprocessing(Preprocessing):
 class ImagePreprocessing(FoundationPreprocessing):
     """Bytes of a picture -> uint8 RGB (3, height, width)."""
 
-    def __init__(self, architecture: Architecture, transform: dict[str, Any]) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
-        self.transform = PixelTransform.from_json(transform)
-
-    def settings(self) -> dict[str, Any]:
-        return {"transform": asdict(self.transform)}
+        self.transform = PixelTransform.from_json(architecture["transform"])
 
     def __call__(self, raw: bytes) -> np.ndarray:
         return self.transform(decode_image(raw)[None])[0]
@@ -169,14 +168,14 @@ class ClipPreprocessing(FoundationPreprocessing):
             batch's mask tells which are real.
     """
 
-    def __init__(self, architecture: Architecture, transform: dict[str, Any], num_frames: int, repeat: bool) -> None:
+    def __init__(self, architecture: Architecture, num_frames: int, repeat: bool) -> None:
         super().__init__(architecture)
-        self.transform = PixelTransform.from_json(transform)
+        self.transform = PixelTransform.from_json(architecture["transform"])
         self.num_frames = num_frames
         self.repeat = repeat
 
     def settings(self) -> dict[str, Any]:
-        return {"transform": asdict(self.transform), "num_frames": self.num_frames, "repeat": self.repeat}
+        return {"num_frames": self.num_frames, "repeat": self.repeat}
 
     def __call__(self, raw: bytes) -> np.ndarray:
         side = self.transform.resize_px or max(self.transform.height, self.transform.width)
@@ -186,13 +185,7 @@ class ClipPreprocessing(FoundationPreprocessing):
         return frames
 
     def collate(self, samples: list[np.ndarray]) -> dict[str, Tensor]:
-        transform = self.transform
-        values = np.zeros((len(samples), self.num_frames, 3, transform.height, transform.width), dtype=np.uint8)
-        mask = np.zeros((len(samples), self.num_frames), dtype=bool)
-        for row, frames in enumerate(samples):
-            values[row, : len(frames)] = frames
-            mask[row, : len(frames)] = True
-        return {"values": torch.from_numpy(values), "mask": torch.from_numpy(mask)}
+        return collate_clips(samples, self.num_frames)
 
     def blank(self, num_items: int) -> dict[str, Tensor]:
         shape = (num_items, self.num_frames, 3, self.transform.height, self.transform.width)
@@ -281,14 +274,7 @@ class TokenPreprocessing(FoundationPreprocessing):
         return np.array(self.tokenizer.encode(self.prefix + raw).ids, dtype=np.int32)
 
     def collate(self, samples: list[np.ndarray]) -> dict[str, Tensor]:
-        longest = self.pad_to or max(1, *(len(tokens) for tokens in samples))
-        ids = np.full((len(samples), longest), self.pad_id, dtype=np.int64)
-        mask = np.zeros((len(samples), longest), dtype=bool)
-        for row, tokens in enumerate(samples):
-            ids[row, : len(tokens)] = tokens
-            mask[row, : len(tokens) if not self.pad_to else longest] = True
-        mask[:, 0] = True  # a text of blanks is one padding token, not an empty row
-        return {"ids": torch.from_numpy(ids), "mask": torch.from_numpy(mask)}
+        return collate_tokens(samples, self.pad_id, pad_to=self.pad_to)
 
     def blank(self, num_items: int) -> dict[str, Tensor]:
         return self.collate([self("")] * num_items)

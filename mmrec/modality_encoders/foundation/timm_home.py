@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
+import json
 import math
 from dataclasses import asdict
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from mmrec.errors import ConfigError
 from mmrec.modality_encoders.foundation.name import EncoderName
-from mmrec.modality_encoders.foundation.networks import PixelNetwork, first_line
+from mmrec.modality_encoders.foundation.networks import PixelNetwork, loading
 from mmrec.modality_encoders.foundation.preprocessing import Architecture, PixelTransform
 
 __all__ = ["build", "describe", "load"]
 
 
-def describe(name: EncoderName) -> tuple[Architecture, PixelTransform]:
-    """The architecture, and the preprocessing of its weights. Raises: ConfigError if there is no such network."""
+def describe(name: EncoderName) -> Architecture:
+    """The architecture, with the preprocessing of its weights. Raises: ConfigError if there is no such network."""
     import timm
     import torch
     from timm.data import resolve_data_config  # pyright: ignore[reportPrivateImportUsage]
@@ -28,7 +28,7 @@ def describe(name: EncoderName) -> tuple[Architecture, PixelTransform]:
         nearest = difflib.get_close_matches(name.name, [*timm.list_models(), *timm.list_pretrained()], n=3, cutoff=0.5)
         hint = f"; perhaps you meant {' or '.join(f'timm:{one}' for one in nearest)}" if nearest else ""
         raise ConfigError(f"timm has no network {name.name!r}{hint}; timm.list_pretrained() lists those with weights")
-    with _told(name), torch.device("meta"):
+    with loading(name, "configuration"), torch.device("meta"):
         network = _create(name, pretrained=False)
     settings = resolve_data_config(model=network, verbose=False)
     (_, height, width), mode = settings["input_size"], settings["crop_mode"]
@@ -44,7 +44,7 @@ def describe(name: EncoderName) -> tuple[Architecture, PixelTransform]:
     )
     config = network.pretrained_cfg
     stored = {"name": config["architecture"], "arguments": _arguments(name), "transform": asdict(transform)}
-    return {"framework": "timm", **stored}, transform
+    return {"framework": "timm", **stored}
 
 
 def build(architecture: Architecture) -> nn.Module:
@@ -53,13 +53,13 @@ def build(architecture: Architecture) -> nn.Module:
 
     arguments = {**architecture["arguments"], "num_classes": 0}
     network = timm.create_model(architecture["name"], pretrained=False, **arguments)
-    return _wrapped(network, architecture)
+    return PixelNetwork(network, architecture)
 
 
 def load(name: EncoderName, architecture: Architecture) -> nn.Module:
     """The network with its weights. Raises: ConfigError if they are not to be had, or do not fit."""
-    with _told(name):
-        return _wrapped(_create(name, pretrained=True), architecture)
+    with loading(name, "weights"):
+        return PixelNetwork(_create(name, pretrained=True), architecture)
 
 
 def _create(name: EncoderName, *, pretrained: bool) -> Any:
@@ -71,25 +71,6 @@ def _create(name: EncoderName, *, pretrained: bool) -> Any:
 
 def _arguments(name: EncoderName) -> dict[str, Any]:
     """Arguments by which a network on disk differs from the plain one of its architecture."""
-    import json
-
     if name.folder is None:
         return {}
     return json.loads((name.folder / "config.json").read_text()).get("model_args", {})
-
-
-@contextlib.contextmanager
-def _told(name: EncoderName):
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError, AssertionError, TypeError, KeyError) as error:
-        hint = "" if name.folder else "; offline, only the hub's local cache is read (HF_HUB_OFFLINE=0 downloads)"
-        raise ConfigError(f"timm cannot load {name.name}: {first_line(error)}{hint}") from error
-
-
-def _wrapped(network: nn.Module, architecture: Architecture) -> PixelNetwork:
-    return PixelNetwork(network, PixelTransform.from_json(architecture["transform"]), _call)
-
-
-def _call(network: nn.Module, pixels: Tensor) -> Tensor:
-    return network(pixels)

@@ -18,8 +18,8 @@ __all__ = ["build", "describe", "load"]
 _CLIP_FRAMES = 16  # what most networks of torchvision.models.video were trained on
 
 
-def describe(name: EncoderName) -> tuple[Architecture, PixelTransform, int]:
-    """Architecture, preprocessing of its weights, frames. Raises: ConfigError if there is no such network."""
+def describe(name: EncoderName) -> tuple[Architecture, int]:
+    """Architecture with its preprocessing, and frames. Raises: ConfigError if there is no such network."""
     from torchvision.models import get_model_weights, list_models, video
 
     if name.folder is not None:
@@ -38,7 +38,7 @@ def describe(name: EncoderName) -> tuple[Architecture, PixelTransform, int]:
         std=tuple(settings.std),
     )
     architecture = {"framework": "torchvision", "name": name.name, "transform": asdict(transform)}
-    return architecture, transform, max(_CLIP_FRAMES, int(weights.meta.get("min_temporal_size", 1)))
+    return architecture, max(_CLIP_FRAMES, int(weights.meta.get("min_temporal_size", 1)))
 
 
 def build(architecture: Architecture) -> nn.Module:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmrec.errors import ConfigError, unknown_name
 from mmrec.modality_encoders.foundation.name import EncoderName
-from mmrec.modality_encoders.foundation.networks import Features, first_line, pooled
+from mmrec.modality_encoders.foundation.networks import Features, loading, pooled
 from mmrec.modality_encoders.foundation.preprocessing import (
     Architecture,
     PixelTransform,
@@ -52,8 +52,8 @@ _TOKENS = 128
 _RESAMPLING = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
-def describe_pixels(name: EncoderName, modality: str) -> tuple[Architecture, PixelTransform, int]:
-    """Architecture, preprocessing and number of frames (1 of pictures) of an image or video network.
+def describe_pixels(name: EncoderName, modality: str) -> tuple[Architecture, int]:
+    """Architecture with its preprocessing, and number of frames (1 of pictures), of an image or video network.
 
     Raises: ConfigError if there is no such network, or it is one of another modality.
     """
@@ -62,7 +62,7 @@ def describe_pixels(name: EncoderName, modality: str) -> tuple[Architecture, Pix
     transform = _pixel_transform(_pixel_processor(name, config, modality), vision, name)
     num_frames = int(getattr(vision, "frames_per_clip", None) or getattr(vision, "num_frames", None) or 1)
     architecture = _architecture(config, modality) | {"transform": asdict(transform)}
-    return architecture, transform, num_frames
+    return architecture, num_frames
 
 
 def describe_sound(name: EncoderName, duration_s: float) -> SoundPreprocessing:
@@ -71,7 +71,7 @@ def describe_sound(name: EncoderName, duration_s: float) -> SoundPreprocessing:
     from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 
     config = _config(name)
-    with _told(name, "feature extractor"):
+    with loading(name, "feature extractor"):
         if name.random and name.folder is None:
             extractor_class: Any = FEATURE_EXTRACTOR_MAPPING[type(config)]
             extractor = extractor_class()
@@ -90,7 +90,7 @@ def describe_text(name: EncoderName, *, max_tokens: int, prefix: str) -> tuple[T
 
     config = _config(name)
     text = getattr(config, "text_config", config)
-    with _told(name, "tokenizer"):
+    with loading(name, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(_source(name))
     if not tokenizer.is_fast or getattr(config, "is_encoder_decoder", False):
         raise ConfigError(f"{name} is no text encoder with a fast tokenizer; take one of the kind of BERT or Qwen3")
@@ -125,7 +125,7 @@ def build(architecture: Architecture) -> nn.Module:
 def load(name: EncoderName, architecture: Architecture) -> nn.Module:
     """The network with its weights. Raises: ConfigError if they are not to be had, or do not fit."""
     config = _config(name)
-    with _told(name, "weights"), _quiet():
+    with loading(name, "weights"), _quiet():
         model, report = _model_class(config.model_type, load=True)(
             _source(name), dtype=torch.float32, output_loading_info=True
         )
@@ -220,7 +220,7 @@ def _config(name: EncoderName) -> Any:
         if name.name not in CONFIG_MAPPING:
             raise ConfigError(unknown_name("model type of transformers", name.name, CONFIG_MAPPING.keys()))
         return CONFIG_MAPPING[name.name]()
-    with _told(name, "configuration"):
+    with loading(name, "configuration"):
         return AutoConfig.from_pretrained(_source(name))
 
 
@@ -229,7 +229,7 @@ def _pixel_processor(name: EncoderName, config: Any, modality: str) -> dict[str,
     import transformers
 
     if not (name.random and name.folder is None):
-        with _told(name, "preprocessing"):
+        with loading(name, "preprocessing"):
             if modality == "video" and config.model_type == "vjepa2":
                 return transformers.AutoVideoProcessor.from_pretrained(_source(name)).to_dict()
             return transformers.AutoImageProcessor.from_pretrained(_source(name)).to_dict()
@@ -277,17 +277,6 @@ def _text_pool(name: EncoderName, model_type: str) -> str:
     if any(family in model_type for family in ("clip", "siglip")):
         return "pooler"
     return "last" if model_type in _CAUSAL_LAST else "mean"
-
-
-@contextlib.contextmanager
-def _told(name: EncoderName, what: str):
-    try:
-        yield
-    except ImportError as error:
-        raise ConfigError(f"the {what} of {name} needs a package that is not installed: {first_line(error)}") from error
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
-        hint = "" if name.folder else "; offline, only the hub's local cache is read (HF_HUB_OFFLINE=0 downloads)"
-        raise ConfigError(f"transformers cannot load the {what} of {name}: {first_line(error)}{hint}") from error
 
 
 @contextlib.contextmanager
