@@ -19,16 +19,11 @@ import polars as pl
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
 
-from eval.study import run_study
-from mmrec.data.dataset import Dataset
+from eval.study import run_study, show
 from mmrec.inference import encode_views, use_feature_caches
-from mmrec.item_inputs import CatalogInputs
 from mmrec.metrics.embedding_quality import alignment, cross_modal_retrieval, effective_rank, uniformity
-from mmrec.model import load_model
-from mmrec.training.checkpoint import check_dataset, find_checkpoint
-from mmrec.training.evaluation import stored_split
+from mmrec.training.evaluation import open_checkpoint, stored_split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +40,7 @@ class EmbeddingQuality:
 
 def study(config: EmbeddingQuality) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Spread of each view of the items, and how pairs of modalities find each other."""
-    folder = find_checkpoint(config.checkpoint)
-    dataset = Dataset.open(config.data)
-    check_dataset(folder, dataset)
-    model = load_model(folder)
-    catalog = CatalogInputs(dataset, model.inputs)
+    folder, dataset, model, catalog = open_checkpoint(config.checkpoint, config.data)
     use_feature_caches(model, catalog, fill=False)
     names = [name for name in model.inputs.modalities if name != "item_id"]
     everything = np.arange(dataset.num_items)
@@ -79,16 +70,11 @@ def study(config: EmbeddingQuality) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def write(found: tuple[pl.DataFrame, pl.DataFrame], out: Path, console: Console) -> None:
     """Both tables on the console and as CSV."""
-    for rows, name, title in zip(
-        found, ("spread", "pairs"), ("Spread", "Modalities that find each other"), strict=True
-    ):
-        rows.write_csv(out / f"{name}.csv", float_precision=5)
-        table = Table(title=title, title_justify="left")
-        for column in rows.columns:
-            table.add_column(column, justify="left" if rows[column].dtype == pl.String else "right")
-        for row in rows.iter_rows():
-            table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
-        console.print(table)
+    spread, pairs = found
+    spread.write_csv(out / "spread.csv", float_precision=5)
+    pairs.write_csv(out / "pairs.csv", float_precision=5)
+    show(console, "Spread", spread, digits=3)
+    show(console, "Modalities that find each other", pairs, digits=3)
 
 
 if __name__ == "__main__":

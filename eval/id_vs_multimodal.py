@@ -16,16 +16,15 @@ known ones .0045 (.0019 to .0072); content - id -.0048 (-.0077 to -.0021), on ne
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from rich.console import Console
-from rich.table import Table
 
-from eval.study import run_study
+from eval.study import run_study, show
 from mmrec.data.splits import SplitName
 from mmrec.errors import ConfigError
 from mmrec.evaluator import score_vectors
@@ -82,7 +81,7 @@ def study(config: IdVsMultimodal) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def _trained(config: IdVsMultimodal, name: str) -> Path:
     chosen = preset(name, config.data, split=config.split)
-    return train(type(chosen)(**{**vars(chosen), "seed": config.seed}))
+    return train(replace(chosen, seed=config.seed))
 
 
 def _per_query(found: Vectors) -> dict[str, tuple[dict[str, np.ndarray], np.ndarray]]:
@@ -117,13 +116,8 @@ def write(found: tuple[pl.DataFrame, pl.DataFrame], out: Path, console: Console)
     runs.write_csv(out / "runs.csv", float_precision=5)
     comparisons.write_csv(out / "comparisons.csv", float_precision=5)
     _plot(runs, out / "runs.svg")
-    for title, rows in ((f"Runs ({METRIC} with 95 % interval)", runs), (f"Differences in {METRIC}", comparisons)):
-        table = Table(title=title, title_justify="left")
-        for name in rows.columns:
-            table.add_column(name.replace("_", " "), justify="left" if rows[name].dtype == pl.String else "right")
-        for row in rows.iter_rows():
-            table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row))
-        console.print(table)
+    show(console, f"Runs ({METRIC} with 95 % interval)", runs, digits=4)
+    show(console, f"Differences in {METRIC}", comparisons, digits=4)
 
 
 def _plot(runs: pl.DataFrame, path: Path) -> None:

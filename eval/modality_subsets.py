@@ -27,10 +27,8 @@ from mmrec.data.splits import Split
 from mmrec.errors import ConfigError
 from mmrec.evaluator import make_record, score_vectors
 from mmrec.inference import encode_histories, encode_views, use_feature_caches
-from mmrec.item_inputs import CatalogInputs
-from mmrec.model import Recommender, load_model
-from mmrec.training.checkpoint import check_dataset, find_checkpoint
-from mmrec.training.evaluation import stored_split
+from mmrec.model import Recommender
+from mmrec.training.evaluation import open_checkpoint, stored_split
 
 MAX_MODALITIES = 8
 METRICS = ("hr@10", "ndcg@10")
@@ -53,15 +51,11 @@ def study(config: ModalitySubsets) -> pl.DataFrame:
 
     Raises: ConfigError if the model has more modalities than subsets can be gone through.
     """
-    folder = find_checkpoint(config.checkpoint)
-    dataset = Dataset.open(config.data)
-    check_dataset(folder, dataset)
-    model = load_model(folder)
+    folder, dataset, model, catalog = open_checkpoint(config.checkpoint, config.data)
     names = model.inputs.modalities
     if len(names) > MAX_MODALITIES:
         raise ConfigError(f"the model has {len(names)} modalities; this study goes through at most {MAX_MODALITIES}")
     split = stored_split(folder, dataset)
-    catalog = CatalogInputs(dataset, model.inputs)
     use_feature_caches(model, catalog, fill=False)
     subsets = [subset for size in range(len(names), -1, -1) for subset in itertools.combinations(names, size)]
     views = encode_views(model, catalog, np.arange(dataset.num_items), subsets)

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import polars as pl
 import tyro
 from rich.console import Console
+from rich.table import Table
 
 from mmrec.errors import DataError, MMRecError
 
-__all__ = ["run_study"]
+__all__ = ["run_study", "show"]
 
 C = TypeVar("C")
 
@@ -33,3 +35,13 @@ def run_study(config: type[C], study: Callable[[C], Any], write: Callable[[Any, 
         print(error, file=sys.stderr)
         sys.exit(2)
     console.print(f"written: {given.out}")
+
+
+def show(console: Console, title: str, rows: pl.DataFrame, digits: int) -> None:
+    """Print a table: texts to the left, numbers to the right, fractions with so many digits."""
+    table = Table(title=title, title_justify="left")
+    for name in rows.columns:
+        table.add_column(name.replace("_", " "), justify="left" if rows[name].dtype == pl.String else "right")
+    for row in rows.iter_rows():
+        table.add_row(*(f"{value:.{digits}f}" if isinstance(value, float) else str(value) for value in row))
+    console.print(table)

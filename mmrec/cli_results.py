@@ -146,19 +146,12 @@ def export(
         blend: also export what sequential rules (item-kNN for sets) add to the scores, for recommend and evaluate.
         overwrite: replace an export of another model or dataset at OUT.
     """
-    from mmrec.data.dataset import Dataset
     from mmrec.exporter import export as write_export
     from mmrec.inference import encode_catalog, graph_writers, use_feature_caches
-    from mmrec.item_inputs import CatalogInputs
-    from mmrec.model import load_model, model_hash
-    from mmrec.training.checkpoint import check_dataset, find_checkpoint
-    from mmrec.training.evaluation import vectors_of_checkpoint
+    from mmrec.model import model_hash
+    from mmrec.training.evaluation import open_checkpoint, vectors_of_checkpoint
 
-    folder = find_checkpoint(checkpoint)
-    dataset = Dataset.open(data)
-    check_dataset(folder, dataset)
-    model = load_model(folder)
-    catalog = CatalogInputs(dataset, model.inputs)
+    folder, dataset, model, catalog = open_checkpoint(checkpoint, data)
     extras = graph_writers(model, catalog)
     use_feature_caches(model, catalog, fill=False)
     if blend:
@@ -195,18 +188,12 @@ def explain(checkpoint: Positional[Path], data: Path, items: tuple[str, ...]) ->
     from rich.console import Console
     from rich.table import Table
 
-    from mmrec.data.dataset import Dataset
     from mmrec.inference import explain_items
-    from mmrec.item_inputs import CatalogInputs
-    from mmrec.model import load_model
-    from mmrec.training.checkpoint import check_dataset, find_checkpoint
+    from mmrec.training.evaluation import open_checkpoint
 
-    folder = find_checkpoint(checkpoint)
-    dataset = Dataset.open(data)
-    check_dataset(folder, dataset)
+    _, dataset, model, catalog = open_checkpoint(checkpoint, data)
     chosen = np.array([dataset.item_index(item) for item in items])
-    model = load_model(folder)
-    found = explain_items(model, CatalogInputs(dataset, model.inputs), chosen)
+    found = explain_items(model, catalog, chosen)
     caption = "share: of the fusion's weight; moved: 1 - cosine to the vector without the modality"
     table = Table(caption=caption, caption_justify="left")
     for heading in ("item", "title", "modality", "share", "moved"):

@@ -219,13 +219,13 @@ class MeanFusion(Fusion):
 
     def forward(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
         means, present = _means(tokens, mask, modality, self.num_modalities)
-        weights = present / present.sum(1, keepdim=True).clamp(min=1)
+        weights = _evenly(present)
         mean = torch.einsum("im,imd->id", weights, means)
         return torch.where(mask.any(1, keepdim=True), mean, self.nothing)
 
     def shares(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
         _, present = _means(tokens, mask, modality, self.num_modalities)
-        return present / present.sum(1, keepdim=True).clamp(min=1)
+        return _evenly(present)
 
 
 class GatedFusion(Fusion):
@@ -271,7 +271,7 @@ class ConcatFusion(Fusion):
 
     def forward(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
         means, present = _means(tokens, mask, modality, len(self.missing))
-        mean = torch.einsum("im,imd->id", present / present.sum(1, keepdim=True).clamp(min=1), means)
+        mean = torch.einsum("im,imd->id", _evenly(present), means)
         filled = torch.where(present[..., None] > 0, means, self.missing)
         scale = means.shape[-1] ** 0.5
         found = mean + self.out(F.gelu(self.read(self.dropout(filled.flatten(1) * scale)))) / scale
@@ -279,7 +279,12 @@ class ConcatFusion(Fusion):
 
     def shares(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
         _, present = _means(tokens, mask, modality, len(self.missing))
-        return present / present.sum(1, keepdim=True).clamp(min=1)
+        return _evenly(present)
+
+
+def _evenly(present: Float[Tensor, "I M"]) -> Float[Tensor, "I M"]:
+    """Equal weights of what is present."""
+    return present / present.sum(1, keepdim=True).clamp(min=1)
 
 
 def _means(

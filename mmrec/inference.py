@@ -20,6 +20,7 @@ from mmrec.batch import SequenceBatch
 from mmrec.data.feature_cache import FeatureCache
 from mmrec.data.sequences import Sequences, pack, ragged_range
 from mmrec.distributed import gather_shares, rank, world_size
+from mmrec.item_encoder import ItemEncoder, ItemTokens
 from mmrec.item_inputs import CatalogInputs
 from mmrec.modality_encoders.foundation import FoundationEncoder
 from mmrec.modality_encoders.foundation.preprocessing import FoundationPreprocessing
@@ -39,6 +40,8 @@ __all__ = [
     "use_tower_outputs",
 ]
 
+# Items of which all views are encoded at once.
+VIEWS_CHUNK = 512
 # Items of a part of a feature cache: what an interrupted run loses at most.
 CACHE_PART = 512
 # Media that a frozen network reads at once; more of texts, of which it reads those of similar length together.
@@ -81,9 +84,6 @@ def encode_views(
     catalog: CatalogInputs,
     item_idx: np.ndarray,
     views: Sequence[Collection[str]],
-    *,
-    chunk: int = 512,
-    progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Unit vectors of the given items as each view sees them, ("views", "items", "D") float32, on one process.
 
@@ -92,24 +92,25 @@ def encode_views(
 
     Args:
         views: names of the modalities that a view shows.
-        chunk: items encoded at once.
-        progress: called with the number of items done after each chunk.
     """
     device = model.log_scale.device
     was_training = model.training
     model.eval()
-    encoder = model.item_encoder
-    columns = [torch.tensor([encoder.columns[name] for name in view], device=device) for view in views]
-    vectors = torch.zeros(len(views), len(item_idx), encoder.dim, device=device)
-    for start in range(0, len(item_idx), chunk):
-        tokens = encoder.tokens(catalog.batch(item_idx[start : start + chunk]).to(device))
-        for view, shown in enumerate(columns):
-            seen = replace(tokens, mask=tokens.mask & torch.isin(tokens.modality, shown))
-            vectors[view, start : start + chunk] = F.normalize(encoder.fuse(seen), dim=-1).float()
-        if progress:
-            progress(min(chunk, len(item_idx) - start))
+    vectors = torch.zeros(len(views), len(item_idx), model.item_encoder.dim, device=device)
+    for start in range(0, len(item_idx), VIEWS_CHUNK):
+        part = slice(start, start + VIEWS_CHUNK)
+        tokens = model.item_encoder.tokens(catalog.batch(item_idx[part]).to(device))
+        for vector, view in zip(vectors, views, strict=True):
+            vector[part] = _seen(model.item_encoder, tokens, view)
     model.train(was_training)
     return vectors
+
+
+def _seen(encoder: ItemEncoder, tokens: ItemTokens, view: Collection[str]) -> Tensor:
+    """Unit vectors of items of which only some modalities are shown."""
+    shown = torch.tensor([encoder.columns[name] for name in view], device=tokens.mask.device)
+    seen = replace(tokens, mask=tokens.mask & torch.isin(tokens.modality, shown))
+    return F.normalize(encoder.fuse(seen), dim=-1).float()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,15 +134,17 @@ class Explanation:
 @torch.inference_mode()
 def explain_items(model: Recommender, catalog: CatalogInputs, item_idx: np.ndarray) -> Explanation:
     """Attention shares, and what leaving out one modality at a time does to each item's vector."""
-    names = model.inputs.modalities
-    views = [names, *([other for other in names if other != name] for name in names)]
-    whole, *without = encode_views(model, catalog, item_idx, views)
+    names, encoder = model.inputs.modalities, model.item_encoder
+    was_training = model.training
     model.eval()
     batch = catalog.batch(item_idx).to(model.log_scale.device)
-    tokens = model.item_encoder.tokens(batch)
-    share = model.item_encoder.fusion.shares(tokens.tokens, tokens.mask, tokens.modality)
-    present = batch.present.cpu().numpy()
+    tokens = encoder.tokens(batch)
+    share = encoder.fusion.shares(tokens.tokens, tokens.mask, tokens.modality)
+    whole = _seen(encoder, tokens, names)
+    without = (_seen(encoder, tokens, [other for other in names if other != name]) for name in names)
     left_out = torch.stack([1 - (whole * other).sum(1) for other in without], dim=1).clamp(min=0).cpu().numpy()
+    model.train(was_training)
+    present = batch.present.cpu().numpy()
     return Explanation(
         modalities=names, present=present, share=share.cpu().numpy(), left_out=np.where(present, left_out, 0.0)
     )

@@ -149,7 +149,8 @@ class ItemEncoder(nn.Module):
         """
         (num_items,) = {len(values) for values in inputs.values()}
         chunk = self.chunk_items
-        if not chunk or num_items <= chunk or not torch.is_grad_enabled() or not isinstance(encoder, TowerEncoder):
+        reads_media = isinstance(encoder, TowerEncoder) and "features" not in inputs
+        if not chunk or num_items <= chunk or not torch.is_grad_enabled() or not reads_media:
             return encoder(inputs)
         parts = [checkpoint(encoder, part, use_reentrant=False) for part in in_chunks(inputs, chunk)]
         tokens, mask = zip(*parts, strict=True)

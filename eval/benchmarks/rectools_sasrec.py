@@ -1,7 +1,7 @@
 """Training speed of mmrec's SASRec beside that of RecTools, one after the other on the same machine and data.
 
-    python3 -m venv /tmp/rectools && /tmp/rectools/bin/pip install "rectools[torch]"
-    python -m eval.benchmarks.rectools_sasrec --data data/amazon_beauty --rectools-python /tmp/rectools/bin/python
+    python3 -m venv RECTOOLS && RECTOOLS/bin/pip install "rectools[torch]"
+    python -m eval.benchmarks.rectools_sasrec --data data/amazon_beauty --rectools-python RECTOOLS/bin/python
 
 Both: d 64, 2 blocks, histories of 50 events, sampled softmax, leave-one-out (the last two events of each user are not
 trained on). RecTools draws 256 uniform negatives for each event and pads each batch of 128 histories; mmrec shares a

@@ -1,6 +1,6 @@
 """What a step of training costs when more and more of an encoder learns, beside a step of ids alone.
 
-    python -m eval.benchmarks.tuning_cost --data demo/dataset --modality text --encoder path:FOLDER
+    python -m eval.benchmarks.tuning_cost --data demo/dataset --encoder path:FOLDER --threads 1 --steps 3
 
 The preset `hybrid` with this one encoder (other content left out) against the preset `id`, both with the batch size and
 the candidates of `id`: ids alone; frozen, from the feature cache; the top block, from kept hidden states; the top

@@ -12,10 +12,10 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from mmrec.data.dataset import Dataset
+from mmrec.data.manifest import MEDIA_MODALITIES
 
 __all__ = ["facts", "suspicions"]
 
-MEDIA = ("image", "text", "audio", "video")
 # Shares from which on a thing is worth a line.
 TIES, ORDERED_TIES, RANK_CORRELATION = 0.05, 0.6, 0.1
 
@@ -45,12 +45,10 @@ def facts(dataset: Dataset) -> dict[str, str]:
 
 def suspicions(dataset: Dataset) -> Iterator[str]:
     """One line for each thing that makes evaluations lie, with what to do; nothing if there is none."""
-    sequences = dataset.sequences
-    users = np.repeat(np.arange(len(sequences)), sequences.lengths)
-    if sequences.timestamps is not None:
-        yield from _ties(sequences, users)
-        yield from _order_of_indices(dataset)
-    for modality in MEDIA:
+    if dataset.sequences.timestamps is not None:
+        yield from _ties(dataset, dataset.sequences.timestamps)
+        yield from _order_of_indices(dataset, dataset.sequences.timestamps)
+    for modality in MEDIA_MODALITIES:
         if modality in dataset.modalities:
             yield from _equal_media(dataset, modality)
 
@@ -72,38 +70,37 @@ def _sizes(dataset: Dataset, modality: str) -> str:
     return f", median {medians[0]:.0f} x {medians[1]:.0f} px" if len(medians) == 2 else f", median {medians[0]:.1f} s"
 
 
-def _ties(sequences: Any, users: np.ndarray) -> Iterator[str]:
-    """Neighbours of a history at one time: their order is that of the file."""
-    if len(users) < 2:
-        return
-    tied = (users[1:] == users[:-1]) & (sequences.timestamps[1:] == sequences.timestamps[:-1])
-    share = tied.sum() / max((users[1:] == users[:-1]).sum(), 1)
+def _ties(dataset: Dataset, times: np.ndarray) -> Iterator[str]:
+    """Neighbours of a history at one time: their order is that of the file, which may be sorted by id there."""
+    sequences = dataset.sequences
+    users = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    neighbours = users[1:] == users[:-1]
+    tied = neighbours & (times[1:] == times[:-1])
+    share = tied.sum() / max(neighbours.sum(), 1)
     if share > TIES:
         yield (
             f"{share:.1%} of neighbouring events have the same time: which of them is the last, and so the target, is "
             "an accident of the file's order; give finer times, or evaluate by --split global_time"
         )
-
-
-def _order_of_indices(dataset: Dataset) -> Iterator[str]:
-    """Whether ids or indices tell when an item came up: then who sorts by them knows the future."""
-    sequences = dataset.sequences
-    assert sequences.timestamps is not None
-    users = np.repeat(np.arange(len(sequences)), sequences.lengths)
-    tied = (users[1:] == users[:-1]) & (sequences.timestamps[1:] == sequences.timestamps[:-1])
     numbers = _numbers(dataset.item_ids)
-    ids = sequences.item_idx if numbers is None else numbers[sequences.item_idx]
-    ascending = float((ids[1:] > ids[:-1])[tied].mean()) if tied.any() else 0.5
-    if numbers is not None and tied.sum() >= 100 and not 1 - ORDERED_TIES <= ascending <= ORDERED_TIES:
+    if numbers is None or tied.sum() < 100:
+        return
+    ids = numbers[sequences.item_idx]
+    ascending = float((ids[1:] > ids[:-1])[tied].mean())
+    if not 1 - ORDERED_TIES <= ascending <= ORDERED_TIES:
         yield (
             f"where times tie, item ids ascend in {ascending:.0%} of the pairs: the file is sorted by id there, so the "
             "order of tied events tells nothing of what was taken first; shuffle ties before ingesting"
         )
-    index_first = np.full(dataset.num_items, np.iinfo(np.int64).max)
-    np.minimum.at(index_first, sequences.item_idx, sequences.timestamps)
-    seen = index_first < np.iinfo(np.int64).max
+
+
+def _order_of_indices(dataset: Dataset, times: np.ndarray) -> Iterator[str]:
+    """Whether indices tell when an item came up: then a model that sees them knows the future."""
+    first_event = np.full(dataset.num_items, np.iinfo(np.int64).max)
+    np.minimum.at(first_event, dataset.sequences.item_idx, times)
+    seen = first_event < np.iinfo(np.int64).max
     if seen.sum() >= 100:
-        ranked: Any = spearmanr(np.flatnonzero(seen), index_first[seen])
+        ranked: Any = spearmanr(np.flatnonzero(seen), first_event[seen])
         correlation = float(ranked.statistic)
         if abs(correlation) > RANK_CORRELATION:
             yield (

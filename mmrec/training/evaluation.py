@@ -19,11 +19,11 @@ from mmrec.evaluator import Part, queries_of
 from mmrec.index import ExportIndex
 from mmrec.inference import encode_catalog, encode_histories, use_feature_caches
 from mmrec.item_inputs import CatalogInputs
-from mmrec.model import load_model, load_user_encoder, model_hash
+from mmrec.model import Recommender, load_model, load_user_encoder, model_hash
 from mmrec.training.checkpoint import check_dataset, find_checkpoint
 from mmrec.user_encoders import UserEncoder
 
-__all__ = ["Vectors", "stored_split", "vectors_of_checkpoint", "vectors_of_export"]
+__all__ = ["Vectors", "open_checkpoint", "stored_split", "vectors_of_checkpoint", "vectors_of_export"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +58,26 @@ class Vectors:
         return fit_blend(self.split, users, self.items)
 
 
+def open_checkpoint(checkpoint: Path, data: Path) -> tuple[Path, Dataset, Recommender, CatalogInputs]:
+    """The checkpoint folder, the dataset, the model in evaluation mode, and the dataset's items as it reads them.
+
+    Raises: CheckpointError if there is no checkpoint, or if it was trained on other data.
+    """
+    folder = find_checkpoint(checkpoint)
+    dataset = Dataset.open(data)
+    check_dataset(folder, dataset)
+    model = load_model(folder)
+    return folder, dataset, model, CatalogInputs(dataset, model.inputs)
+
+
 def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part) -> Vectors:
     """Encode catalogue and histories with the model of a run folder or checkpoint folder.
 
     Raises: CheckpointError if there is none, or if it was trained on other data.
     """
-    folder = find_checkpoint(checkpoint)
-    dataset = Dataset.open(data)
-    check_dataset(folder, dataset)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(folder).to(device)
+    folder, dataset, model, catalog = open_checkpoint(checkpoint, data)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     started = time.perf_counter()
-    catalog = CatalogInputs(dataset, model.inputs)
     use_feature_caches(model, catalog, fill=False)
     items = encode_catalog(model, catalog, np.arange(dataset.num_items))
     seconds = {"encode_items_s": time.perf_counter() - started}
