@@ -1,13 +1,13 @@
 """THE contract: what data hands to models. Everything else speaks in these batches.
 
 Legend: B users, N tokens (events of all users, packed), I items of the batch, P items that have a modality,
-M modalities, T tokens per modality, D model width, V items of the catalogue.
+R items read again, M modalities, T tokens per modality, D model width, V items of the catalogue.
 Masks are True = real everywhere. An item is named by its index in the catalogue (``item_idx``, 0 to V - 1).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,19 +27,30 @@ class ItemBatch:
         inputs: per modality, the collated tensors of the *present* items only, in the order of the rows:
             the first dimension of each tensor is ``present[:, m].sum()``. A modality that no item of the batch has
             is absent from the dictionary.
+        reread: for modalities of which ``inputs`` has kept outputs of a network, the items that the network reads all
+            the same: which of the P they are, ascending, and their media. ("R",)
     """
 
     item_idx: Int[Tensor, " I"]
     modalities: tuple[str, ...]
     present: Bool[Tensor, "I M"]
     inputs: dict[str, dict[str, Tensor]]
+    reread: dict[str, tuple[Int[Tensor, " R"], dict[str, Tensor]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.item_idx.shape[0]
 
     def to(self, device: torch.device | str) -> ItemBatch:
-        inputs = {name: {key: value.to(device) for key, value in group.items()} for name, group in self.inputs.items()}
-        return replace(self, item_idx=self.item_idx.to(device), present=self.present.to(device), inputs=inputs)
+        def move(group: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {key: value.to(device) for key, value in group.items()}
+
+        return replace(
+            self,
+            item_idx=self.item_idx.to(device),
+            present=self.present.to(device),
+            inputs={name: move(group) for name, group in self.inputs.items()},
+            reread={name: (rows.to(device), move(group)) for name, (rows, group) in self.reread.items()},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -172,13 +172,19 @@ def graph_writers(model: Recommender, catalog: CatalogInputs) -> dict[str, Calla
 
 @torch.no_grad()
 def use_tower_outputs(
-    model: Recommender, catalog: CatalogInputs, *, chunk: int = 512, progress: Callable[[int], None] | None = None
+    model: Recommender,
+    catalog: CatalogInputs,
+    *,
+    renew: Collection[str] = (),
+    chunk: int = 512,
+    progress: Callable[[int], None] | None = None,
 ) -> None:
     """Run every tower once over the items that have its modality, and let ``catalog`` give the outputs from now on.
 
     As long as the towers do not learn, an item then costs its heads and fusion only. Each rank computes a share.
 
     Args:
+        renew: modalities whose outputs are computed again where they are kept already.
         progress: called with the number of media done after each chunk.
     """
     device = model.log_scale.device
@@ -186,13 +192,15 @@ def use_tower_outputs(
     model.eval()
     for name, encoder in model.item_encoder.encoders.items():
         items = np.flatnonzero(catalog.present[:, model.item_encoder.columns[name]])
-        if not isinstance(encoder, TowerEncoder) or not len(items) or catalog.gives_features(name):
+        kept = catalog.gives_features(name) or (name not in renew and catalog.kept_features([name]))
+        if not isinstance(encoder, TowerEncoder) or not len(items) or kept:
             continue
         mine = items[rank() :: world_size()]
         parts = []
         for start in range(0, max(len(mine), 1), chunk):  # a rank without items still learns the shape from one
             part = mine[start : start + chunk] if len(mine) else items[:1]
-            features, mask = encoder.features(catalog.batch(part).to(device).inputs[name])
+            inputs = {key: value.to(device) for key, value in catalog.media(name, part).items()}
+            features, mask = encoder.features(inputs)
             parts.append((features[: len(mine)].float(), mask[: len(mine)]))
             if progress:
                 progress(len(part))

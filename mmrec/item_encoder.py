@@ -123,11 +123,14 @@ class ItemEncoder(nn.Module):
         unused = self.fusion.parameters().__next__().new_zeros(())
         for name, encoder in self.encoders.items():
             if name not in items.inputs:
-                # DistributedDataParallel waits for a gradient of every parameter, on every rank, in every step.
-                learning = (parameter for parameter in encoder.parameters() if parameter.requires_grad)
-                unused = unused + sum(parameter.sum() * 0.0 for parameter in learning)
+                unused = unused + _no_gradient(encoder)
                 continue
             found, real = self._encode(encoder, items.inputs[name])  # (P, T, D), (P, T)
+            if name in items.reread:
+                rows, media = items.reread[name]
+                found, real = _put((found, real), rows, self._encode(encoder, media))
+            elif "features" in items.inputs[name]:
+                unused = unused + _no_gradient(encoder)
             column = self.columns[name]
             rows = items.present[:, column]
             tokens.append(found.new_zeros(len(items), *found.shape[1:]).index_put((rows,), found))
@@ -187,6 +190,22 @@ class ItemEncoder(nn.Module):
             assert isinstance(encoder, ModalityEncoder)
             if name in items.inputs:
                 encoder.calibrate(items.inputs[name], axes)
+
+
+def _no_gradient(encoder: nn.Module) -> Tensor | float:
+    """Zero: DistributedDataParallel waits for a gradient of every parameter, on every rank, in every step."""
+    return sum((parameter.sum() * 0.0 for parameter in encoder.parameters() if parameter.requires_grad), 0.0)
+
+
+def _put(kept: Tokens, rows: Int[Tensor, " R"], fresh: Tokens) -> Tokens:
+    """The tokens of all items, those of some rows in place of the kept ones."""
+    (tokens, mask), (new, new_mask) = kept, fresh
+    longest = max(tokens.shape[1], new.shape[1])
+
+    def pad(values: Tensor) -> Tensor:
+        return F.pad(values, (0, 0) * (values.ndim - 2) + (0, longest - values.shape[1]))
+
+    return pad(tokens).index_put((rows,), pad(new)), pad(mask).index_put((rows,), pad(new_mask))
 
 
 def _build(encoder: EncoderConfig, dim: int, preprocessing: Preprocessing) -> nn.Module:

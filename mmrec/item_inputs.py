@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,29 +111,45 @@ class CatalogInputs:
             raise ConfigError(f"the model encodes {name!r}, of which {self.dataset.path} has nothing (it has: {has})")
         return self.dataset.present(name).copy()
 
-    def batch(self, item_idx: np.ndarray, keep: np.ndarray | None = None) -> ItemBatch:
+    def batch(
+        self,
+        item_idx: np.ndarray,
+        keep: np.ndarray | None = None,
+        reread: Mapping[str, np.ndarray] | None = None,
+    ) -> ItemBatch:
         """The given items.
 
         Args:
             item_idx: catalogue indices. (I,)
             keep: False hides a modality (modality dropout). (I, M)
+            reread: by modality, True for items whose media are given beside kept outputs. (I,)
         """
-        samples = {}
+        samples, media = {}, {}
         for column, name in enumerate(self.inputs.modalities):
             wanted = self.present[item_idx, column]
             if keep is not None:
                 wanted = wanted & keep[:, column]
-            if name in self._features:
-                rows, features, mask = self._features[name]
-                place = torch.from_numpy(rows[item_idx[wanted]])
-                samples[name] = {"features": features[place], "mask": mask[place]}
-            elif name in self._caches:
-                samples[name] = self._cached(column, item_idx[wanted])
-            else:
-                samples[name] = self._samples(column, item_idx[wanted])
+            if name not in self._features:
+                samples[name] = self._media(column, item_idx[wanted])
+                continue
+            rows, features, mask = self._features[name]
+            place = torch.from_numpy(rows[item_idx[wanted]])
+            samples[name] = {"features": features[place], "mask": mask[place]}
+            again = np.flatnonzero(reread[name][wanted]) if reread and name in reread else ()
+            if len(again):
+                media[name] = torch.from_numpy(again), self.media(name, item_idx[wanted][again])
         present = self.present[item_idx]  # read again: decoding may have found faults
         present = present if keep is None else present & keep
-        return self.inputs.batch(item_idx, present, samples)
+        return replace(self.inputs.batch(item_idx, present, samples), reread=media)
+
+    def media(self, name: str, item_idx: np.ndarray) -> dict[str, Tensor]:
+        """Collated inputs of one modality's network, whether or not its outputs are kept, of items that have it."""
+        found = self._media(self.inputs.modalities.index(name), item_idx)
+        return found if isinstance(found, dict) else self.inputs.preprocessings[name].collate(list(found))
+
+    def _media(self, column: int, item_idx: np.ndarray) -> Any:
+        name = self.inputs.modalities[column]
+        return self._cached(column, item_idx) if name in self._caches else self._samples(column, item_idx)
 
     def use_features(self, name: str, item_idx: np.ndarray, features: Tensor, mask: Tensor) -> None:
         """From now on give what a tower made of a modality in place of the medium.
@@ -144,6 +161,14 @@ class CatalogInputs:
         rows = np.full(self.dataset.num_items, -1)
         rows[item_idx] = np.arange(len(item_idx))
         self._features[name] = (rows, features, mask)
+
+    def kept_features(self, names: Collection[str]) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """What :meth:`use_features` set, by modality: items, features, mask."""
+        kept = {name: self._features[name] for name in names if name in self._features}
+        return {
+            name: (torch.from_numpy(np.flatnonzero(rows >= 0)), features, mask)
+            for name, (rows, features, mask) in kept.items()
+        }
 
     def use_media(self) -> None:
         """Give media again in place of outputs; what :meth:`use_cache` set stays."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ from mmrec.model import Recommender, save_model
 from mmrec.training.config import TrainConfig
 from mmrec.training.model_card import model_card
 
-__all__ = ["RunState", "check_dataset", "find_checkpoint", "load_training_state", "save_checkpoint"]
+__all__ = ["TOWER_OUTPUTS", "RunState", "check_dataset", "find_checkpoint", "load_training_state", "save_checkpoint"]
 
 
+TOWER_OUTPUTS = "tower_outputs.pt"
 # Settings that may change when a run goes on.
 _FREE = ("out", "data", "max_epochs", "tower_epochs", "patience", "checkpoint_steps", "feature_cache")
 
@@ -58,10 +60,15 @@ def save_checkpoint(
     dataset: Dataset,
     state: RunState,
     validation: dict[str, float],
+    *,
+    save_outputs: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write a checkpoint, move ``latest`` (and ``best``) to it, remove those that neither names.
 
     The folder appears under its name only when every byte of it is on the disk.
+
+    Args:
+        save_outputs: writes what towers made of media before the epoch began, where the run could not go on without.
     """
     folder = run / f"step-{state.step:08d}"
     temporary = run / f".{folder.name}.tmp"
@@ -71,6 +78,8 @@ def save_checkpoint(
     torch.save(optimizer.state_dict(), temporary / "training_state" / "optimizer.pt")
     if model.bank is not None:
         torch.save(model.bank[1], temporary / "training_state" / "bank.pt")
+    if save_outputs is not None:
+        save_outputs(temporary / "training_state" / TOWER_OUTPUTS)
     _write_json(temporary / "training_state" / "state.json", asdict(state))
     _write_json(temporary / "dataset.json", dataset_record(dataset))
     (temporary / "README.md").write_text(model_card(model, config, dataset, state, validation))

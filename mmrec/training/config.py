@@ -50,6 +50,10 @@ class TrainConfig:
     """Like batch_size, while towers learn: a step then costs its distinct items, which grow slower than the batch."""
     tower_negatives: int = 512
     """Like num_negatives of next_item, while towers learn."""
+    tower_items: int = 0
+    """Items of a step that the towers read, while they learn; of the others they take what they made at the end of the
+    last epoch, from which heads, fusion and users learn, but not the towers. Bounds what a step costs: batch_size and
+    num_negatives then stay as they were at rest. 0: all items of the step."""
     patience: int = 5
     """Epochs without a better validation NDCG@10 after which training ends."""
     max_validation_queries: int = 4096
@@ -82,6 +86,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.tower_epochs == 0 and self.rest_epochs == 0:
             raise ConfigError("tower_epochs 0 leaves the towers at rest; say for how long by rest_epochs")
+        if self.tower_items < 0:
+            raise ConfigError(f"tower_items is {self.tower_items}; it must be 0 (all) or more")
+        if self.tower_items and self.model.next_item.refresh_steps:
+            raise ConfigError(
+                "tower_items and next_item.refresh_steps both keep vectors from earlier steps; set one of them to 0"
+            )
 
     def run_folder(self, dataset_name: str, fingerprint: str) -> Path:
         """``out``, or the folder under checkpoints/ that belongs to these settings on this data."""

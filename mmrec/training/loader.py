@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,9 +14,22 @@ from mmrec.distributed import rank, world_size
 from mmrec.item_encoder import modality_dropout
 from mmrec.item_inputs import CatalogInputs
 from mmrec.objectives import log_inclusion_probability
-from mmrec.training.sampler import Step, StepSampler, packed_windows
+from mmrec.training.sampler import Step, StepSampler, packed_windows, random_generator
 
-__all__ = ["StepLoader"]
+__all__ = ["Reread", "StepLoader"]
+
+
+@dataclass(frozen=True)
+class Reread:
+    """Of the modalities whose outputs are kept, a sample of each step's items is read from the media as well.
+
+    Attributes:
+        num_items: size of the sample, of the global step.
+        modalities: names.
+    """
+
+    num_items: int
+    modalities: frozenset[str]
 
 
 class StepLoader:
@@ -28,13 +42,22 @@ class StepLoader:
         catalog: media of the dataset, preprocessed.
         dropout: probability that a modality is hidden, one number for each modality of the model. (M,)
         seed: of the run.
+        reread: of which items media are given beside kept outputs.
     """
 
-    def __init__(self, sampler: StepSampler, catalog: CatalogInputs, dropout: np.ndarray, seed: int) -> None:
+    def __init__(
+        self,
+        sampler: StepSampler,
+        catalog: CatalogInputs,
+        dropout: np.ndarray,
+        seed: int,
+        reread: Reread | None = None,
+    ) -> None:
         self.sampler = sampler
         self.catalog = catalog
         self.dropout = dropout
         self.seed = seed
+        self.reread = reread
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[StepBatch]:
         """Batches of the epoch from step ``first`` on; the next one is made while the caller works on this one."""
@@ -52,7 +75,7 @@ class StepLoader:
         step = self.sampler.step(epoch, index, windows)
         mine = step.item_idx[rank() :: world_size()]
         return StepBatch(
-            items=self.catalog.batch(mine, self._keep(step, mine)),
+            items=self.catalog.batch(mine, self._keep(step, mine), self._reread(step)),
             sequences=packed_windows(step, rank(), world_size()),
             step_items=torch.from_numpy(step.item_idx.astype(np.int64)),
             candidate_idx=torch.from_numpy(step.candidate_idx.astype(np.int64)),
@@ -71,3 +94,11 @@ class StepLoader:
         """Modality dropout as a function of (seed, epoch, step, item), so that it does not depend on ranks."""
         present = self.catalog.present[item_idx]
         return modality_dropout(present, self.dropout, self.seed, step.epoch, step.index, item_idx)
+
+    def _reread(self, step: Step) -> dict[str, np.ndarray]:
+        """By modality, True for this rank's items of the sample, which (seed, epoch, step) and its items decide."""
+        if self.reread is None:
+            return {}
+        drawn = random_generator(self.seed, step.epoch, 6, step.index).permutation(len(step.item_idx))
+        chosen = (drawn < self.reread.num_items)[rank() :: world_size()]
+        return dict.fromkeys(self.reread.modalities, chosen)

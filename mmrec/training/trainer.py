@@ -23,20 +23,20 @@ from mmrec.data.dataset import Dataset
 from mmrec.data.splits import make_split
 from mmrec.distributed import all_gather_rows, rank, share, world_size
 from mmrec.errors import ConfigError, TrainingError
-from mmrec.inference import encode_catalog, encode_histories, use_feature_caches, use_tower_outputs
+from mmrec.inference import encode_catalog, encode_histories, use_feature_caches
 from mmrec.item_encoder import fit_preprocessings, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import CatalogInputs
 from mmrec.metrics.embedding_quality import effective_rank
 from mmrec.metrics.ranking import ranking_metrics
-from mmrec.modality_encoders.tower import TowerEncoder
 from mmrec.model import Recommender, load_weights
 from mmrec.retrieval import rank_targets
-from mmrec.training.checkpoint import RunState, check_dataset, load_training_state, save_checkpoint
+from mmrec.training.checkpoint import TOWER_OUTPUTS, RunState, check_dataset, load_training_state, save_checkpoint
 from mmrec.training.config import TrainConfig
-from mmrec.training.loader import StepLoader
+from mmrec.training.loader import Reread, StepLoader
 from mmrec.training.parameters import parameter_counts, parameter_groups
 from mmrec.training.sampler import StepSampler, random_generator
 from mmrec.training.telemetry import MetricsFile, StepClock, progress_bar, timed
+from mmrec.training.towers import TowerSchedule
 
 __all__ = ["Trainer", "train"]
 
@@ -119,31 +119,28 @@ class Trainer:
             drawn = random_generator(config.seed, 5).permutation(known)[:CALIBRATION_ITEMS]
             model.item_encoder.calibrate(self.catalog.batch(np.sort(drawn)).to(self.device))
             model.train()
-        towers = [part for part in model.modules() if isinstance(part, TowerEncoder)]
-        self.towers = [tower for tower in towers if next(tower.tower_parameters(), None)]  # those that ever learn
-        if not self.towers or not config.rest_epochs:
-            self.state.tower_epoch = self.state.tower_step = 0
-        self._set_towers(learn=not self.resting)
+        self.towers = TowerSchedule(config, model, self.catalog, self.state)
         self.model, self.optimizer = self.accelerator.prepare(model, self.optimizer)
         self._make_loader()
 
     def _make_loader(self) -> None:
         """Steps of the size that fits what is learnt: many small ones at rest, fewer and larger ones with towers."""
         config = self.config
-        wake = bool(self.towers) and not self.resting
+        whole = self.towers.read_whole_steps
         self.sampler = StepSampler(
             self.split.train,
             self.split.train_items,
-            batch_size=config.tower_batch_size if wake else config.batch_size,
+            batch_size=config.tower_batch_size if whole else config.batch_size,
             max_length=config.model.user_encoder.max_length,
-            num_negatives=config.tower_negatives if wake else config.model.next_item.num_negatives,
+            num_negatives=config.tower_negatives if whole else config.model.next_item.num_negatives,
             negatives=config.model.next_item.negatives,
             mask_share=getattr(config.model.user_encoder, "mask_share", None),
             seed=config.seed,
         )
         modalities = self.catalog.inputs.modalities
         rates = [config.id_dropout if name == "item_id" else config.modality_dropout for name in modalities]
-        self.loader = StepLoader(self.sampler, self.catalog, np.array(rates), config.seed)
+        reread = Reread(config.tower_items, frozenset(self.towers.learners)) if self.towers.sampled else None
+        self.loader = StepLoader(self.sampler, self.catalog, np.array(rates), config.seed, reread)
 
     def _preprocessings(self) -> dict[str, Any]:
         """Fitted once by the first rank, read by all: a tokenizer trained twice need not come out the same."""
@@ -167,24 +164,9 @@ class Trainer:
         self.optimizer.load_state_dict(optimizer)
         logger.info("going on at epoch %d, step %d of %s", self.state.epoch, self.state.step, self.run)
 
-    @property
-    def resting(self) -> bool:
-        """Whether the towers of raw media do not learn yet."""
-        return self.state.tower_epoch < 0
-
-    def _set_towers(self, *, learn: bool) -> None:
-        for tower in self.towers:
-            for parameter, _ in tower.tower_parameters():
-                parameter.requires_grad_(learn)
-
     def _wake_towers(self) -> None:
-        """From here on the towers learn."""
-        self.state.tower_epoch, self.state.tower_step = self.state.epoch, self.state.step
-        if rank() == 0:
-            logger.info("epoch %d  the towers of raw media learn from here on", self.state.epoch)
-        self.catalog.use_media()
         model = self.recommender
-        self._set_towers(learn=True)
+        self.towers.wake()
         self._make_loader()
         self.model = self.accelerator.prepare_model(model)  # DistributedDataParallel looks for gradients only once
 
@@ -203,7 +185,7 @@ class Trainer:
             with progress:
                 self._warm_cache()
                 while True:
-                    if self._towers_have_rested():
+                    if self.towers.have_rested(self._out_of_patience()):
                         self._wake_towers()
                     if self._ended():
                         break
@@ -231,6 +213,8 @@ class Trainer:
             if stop and state.step_in_epoch < total:
                 return False
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
+        if self.towers.sampled:
+            self.towers.renew_outputs()
         self._validate(clock)
         self._save()
         return not self._stop_agreed()
@@ -341,9 +325,11 @@ class Trainer:
                     **{key: float(value) if isinstance(value, Tensor) else value for key, value in line.items()}
                 )
             self.metrics.flush()
+            within = self.towers.sampled and self.state.step_in_epoch
             save_checkpoint(
-                self.run, self.recommender, self.optimizer, self.config, self.dataset, self.state, self.validation
-            )
+                self.run, self.recommender, self.optimizer, self.config, self.dataset, self.state, self.validation,
+                save_outputs=self.towers.save_outputs if within else None,
+            )  # fmt: skip
         self._pending.clear()
         self.accelerator.wait_for_everyone()
 
@@ -354,32 +340,23 @@ class Trainer:
         self._started = time.perf_counter()
         self.bar.start("decoding media", self.dataset.num_items)
         self.catalog.warm(lambda done: self.bar.advance(steps=done))
-        if self.resting:
-            towers = [part in self.towers for part in self.recommender.item_encoder.encoders.values()]
-            self.bar.start("encoding media", int(self.catalog.present[:, towers].sum()) // world_size())
-            use_tower_outputs(self.recommender, self.catalog, progress=lambda done: self.bar.advance(steps=done))
+        kept = self.run / "latest" / "training_state" / TOWER_OUTPUTS
+        if self.towers.sampled and kept.exists():
+            self.towers.load_outputs(kept)
+        elif number := self.towers.num_to_encode():
+            self.bar.start("encoding media", number)
+            self.towers.renew_outputs(lambda done: self.bar.advance(steps=done))
 
     def _out_of_patience(self) -> bool:
         state = self.state
         since = max(state.best_epoch, state.tower_epoch, 0)
         return state.epoch - since >= self.config.patience and not self.config.refit
 
-    def _towers_have_rested(self) -> bool:
-        """Whether, between two epochs, it is time for resting towers to learn."""
-        state, config = self.state, self.config
-        if state.step_in_epoch or not self.resting or not config.tower_epochs:
-            return False
-        return self._out_of_patience() or state.epoch >= config.rest_epochs
-
     def _ended(self) -> bool:
         """Whether training is over."""
-        state, config = self.state, self.config
-        if state.step_in_epoch:
+        if self.state.step_in_epoch:
             return False
-        limit = config.max_epochs
-        if self.towers:
-            limit = min(limit, config.rest_epochs if self.resting else state.tower_epoch + config.tower_epochs)
-        return self._out_of_patience() or state.epoch >= limit
+        return self._out_of_patience() or self.state.epoch >= self.towers.last_epoch()
 
     def _request_stop(self, signum: int, frame: object) -> None:
         self._stop_requested = True

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from mmrec.distributed import rank
-from mmrec.inference import use_tower_outputs
 from mmrec.modality_encoders import FoundationImageConfig, FoundationVideoConfig
 from mmrec.objectives import ContrastiveConfig, ModalityAlignmentConfig, NextItemConfig
 from mmrec.training.presets import preset
@@ -41,15 +40,14 @@ def first_step(dataset: Path, run: Path, result: Path, batch_size: int, towers: 
         item_encoder = dataclasses.replace(defaults.model.item_encoder, chunk_items=3)
         defaults = dataclasses.replace(defaults, model=dataclasses.replace(defaults.model, item_encoder=item_encoder))
     rest_epochs = 10 if towers == "rest" else 0
-    sizes = {"batch_size": batch_size, "tower_batch_size": batch_size}
+    sizes = {"batch_size": batch_size, "tower_batch_size": batch_size, "tower_items": 5 if towers == "sample" else 0}
     trainer = Trainer(dataclasses.replace(defaults, out=run, rest_epochs=rest_epochs, **sizes))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # what starts at zero would hide the gradients of what lies before it
         for parameter in trainer.recommender.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.05, generator=generator)
-    if trainer.resting:
-        use_tower_outputs(trainer.recommender, trainer.catalog)
+    trainer.towers.renew_outputs()
     trainer.model.eval()  # no dropout: its masks are drawn for each rank's own rows
     batch = next(iter(trainer.loader.epoch(0)))
     losses = trainer.model(batch.to(trainer.device))

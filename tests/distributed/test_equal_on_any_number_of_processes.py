@@ -51,8 +51,8 @@ def assert_equal_steps(found: dict, expected: dict) -> None:
 
 @pytest.mark.parametrize(
     ("batch_size", "towers"),
-    [(8, "learn"), (1, "learn"), (8, "rest"), (8, "chunks"), (8, "foundation")],
-    ids=["whole batch", "fewer histories than processes", "towers at rest", "in chunks", "foundation encoders"],
+    [(8, "learn"), (1, "learn"), (8, "rest"), (8, "chunks"), (8, "sample"), (8, "foundation")],
+    ids=["whole batch", "few histories", "towers at rest", "in chunks", "from a sample", "foundation encoders"],
 )
 def test_two_processes_have_the_loss_and_the_gradients_of_one(tiny_dataset_path, tmp_path, batch_size, towers):
     for processes in (1, 2):  # each fills a feature cache of its own
