@@ -35,7 +35,7 @@ def test_the_record_has_what_the_contract_names(job):
     record = metrics(job["results"])
     assert record["protocol"]["hash"]
     assert {"hr@10", "ndcg@10", "mrr", "recall@50", "recall@20", "ndcg@20"} <= record["metrics"].keys()
-    assert {"popularity", "item_knn", "sequential_rules", "random"} <= record["baselines"].keys()
+    assert {"popularity", "item_knn", "ease", "sequential_rules", "random"} <= record["baselines"].keys()
     assert {"warm_items", "history_length", "popularity"} <= record["slices"].keys()
     assert (job["results"] / "ranks.parquet").is_file()
     assert "<html" in (job["results"] / "report.html").read_text()

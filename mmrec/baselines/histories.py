@@ -33,7 +33,7 @@ def history_matrix(history: Sequences, num_items: int, *, decay: float = 1.0) ->
 
 
 def history_scores(history: Sequences, matrix: SparseMatrix, *, decay: float) -> np.ndarray:
-    """``history_matrix(history, V, decay=decay) @ matrix``, dense float32. (Q, columns)
+    """``history_matrix(history, V, decay=decay) @ matrix``, dense float32, of a sparse or dense matrix. (Q, columns)
 
     Where a history goes on from the one in the row before, as successive queries of one user do, its scores are those
     of that row times ``decay`` for each new event, plus what the new events add: long histories cost nothing extra.
@@ -47,7 +47,8 @@ def history_scores(history: Sequences, matrix: SparseMatrix, *, decay: float) ->
     stops = history.offsets[1:]
     events = ragged_range(stops - new, new)
     fresh = replace(history, item_idx=history.item_idx[events], offsets=pack(new), timestamps=None, split=None)
-    scores = (history_matrix(fresh, matrix.shape[0], decay=decay) @ matrix).toarray()
+    scores = history_matrix(fresh, matrix.shape[0], decay=decay) @ matrix
+    scores = scores if isinstance(scores, np.ndarray) else scores.toarray()
     for row in np.flatnonzero(new < lengths):
         scores[row] += np.float32(decay ** new[row]) * scores[row - 1]
     return scores

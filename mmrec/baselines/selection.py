@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmrec.baselines.content_knn import ContentKNN, centred_features, tf_idf
+from mmrec.baselines.ease import EASE, MAX_ITEMS, item_gram
 from mmrec.baselines.item_knn import ItemKNN
 from mmrec.baselines.mixture import Baseline, Mixture, typical_best
 from mmrec.baselines.popularity import Popularity
@@ -26,9 +28,12 @@ from mmrec.retrieval import block_rows, rank_targets_from_scores
 
 __all__ = ["GRIDS", "FittedBaseline", "fit_baselines", "rank_baseline", "validation_sample"]
 
+logger = logging.getLogger(__name__)
+
 # The first value of each setting is what is taken where there is no validation part to choose on.
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "item_knn": {"shrink": (50, 10, 1), "decay": (0.8, 0.6, 1.0)},
+    "ease": {"regularisation": (50, 200), "decay": (0.8, 0.6, 1.0)},
     "sequential_rules": {"window": (3, 1), "shrink": (5, 50), "decay": (0.6, 0.8, 0.4)},
     "content_knn": {"decay": (0.6, 0.8, 0.4, 1.0)},
 }
@@ -52,9 +57,9 @@ def fit_baselines(
 ) -> dict[str, FittedBaseline]:
     """Fit every baseline on the training events.
 
-    popularity and item_knn always; sequential_rules and rules_and_knn where histories have an order; content_knn
-    where there are feature sets, else texts; content_and_<best of the others> beside it. Of a refit split, settings are
-    those that the plain one chose, and the counts those of its own training events.
+    popularity and item_knn always; ease up to 20,000 items; sequential_rules and rules_and_knn where histories have an
+    order; content_knn where there are feature sets, else texts; content_and_<best of the others> beside it. Of a refit
+    split, settings are those that the plain one chose, and the counts those of its own training events.
 
     Args:
         seed: draws the validation queries that settings are chosen on, if there are more than 3000.
@@ -93,11 +98,19 @@ def fit_baselines(
 
 def _makers(train: Sequences, num_items: int, content: Any) -> dict[str, Callable[..., Baseline]]:
     """What fits each baseline that the data allow, by name, from its settings."""
+    gram = functools.cache(lambda: item_gram(train, num_items))
+    ease = functools.lru_cache(1)(lambda regularisation: EASE.fit(gram(), regularisation=regularisation, decay=1.0))
     similar = functools.cache(lambda shrink: ItemKNN.fit(train, num_items, shrink=shrink, decay=1.0))
     makers: dict[str, Callable[..., Baseline]] = {
         "popularity": lambda: Popularity.fit(train, num_items),
         "item_knn": lambda shrink, decay: replace(similar(shrink), decay=decay),
     }
+    if num_items <= MAX_ITEMS:
+        makers["ease"] = lambda regularisation, decay: replace(ease(regularisation), decay=decay)
+    else:
+        logger.info(
+            "ease is left out: it inverts a matrix of %s items squared; item_knn is its sparse kin", f"{num_items:,}"
+        )
     if train.order != "none":
         makers["sequential_rules"] = lambda window, shrink, decay: SequentialRules.fit(
             train, num_items, window=int(window), shrink=shrink, decay=decay

@@ -11,6 +11,7 @@ import pytest
 import scipy.sparse as sp
 
 from mmrec.baselines.content_knn import ContentKNN, centred_features, tf_idf
+from mmrec.baselines.ease import EASE, item_gram
 from mmrec.baselines.histories import history_matrix, history_scores
 from mmrec.baselines.item_knn import ItemKNN
 from mmrec.baselines.mixture import Mixture, typical_best
@@ -79,6 +80,17 @@ def test_item_knn_is_the_shrunk_cosine_of_users_in_common() -> None:
     )  # fmt: skip
 
 
+def test_ease_is_the_closed_form_of_ridge_regression_without_the_diagonal() -> None:
+    train = make_sequences([0, 1, 2], [0, 1], [1, 2, 2], [3])
+    owned = np.array([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 0]], dtype=np.float64)
+    inverse = np.linalg.inv(owned.T @ owned + 2.0 * np.eye(5))
+    expected = -inverse / np.diag(inverse)
+    np.fill_diagonal(expected, 0.0)
+    ease = EASE.fit(item_gram(train, 5), regularisation=2.0, decay=0.5)
+    np.testing.assert_allclose(ease.weights, expected, atol=1e-6)
+    np.testing.assert_allclose(ease.score(make_sequences([1, 0])), [0.5 * expected[1] + expected[0]], atol=1e-6)
+
+
 def test_rules_count_ordered_pairs_by_one_over_their_gap_and_not_across_users() -> None:
     train = make_sequences([0, 1, 2], [2, 0], [1])
     rules = SequentialRules.fit(train, 3, window=2, shrink=1, decay=1.0).rules.toarray()
@@ -126,8 +138,8 @@ def test_a_mixture_puts_both_on_one_scale() -> None:
 def test_every_baseline_that_the_data_allows_runs_and_new_items_are_found_by_content_alone(tiny_dataset) -> None:
     split = make_split(tiny_dataset.sequences, tiny_dataset.num_items)
     results = run_baselines(tiny_dataset, split, progress=False)
-    assert set(results) == {"random", "popularity", "item_knn", "sequential_rules", "rules_and_knn", "content_knn",
-                            "rules_and_content"}  # fmt: skip
+    assert set(results) == {"random", "popularity", "item_knn", "ease", "sequential_rules", "rules_and_knn",
+                            "content_knn", "rules_and_content"}  # fmt: skip
     for name, result in results.items():
         assert 0 <= result["metrics"]["hr@10"] <= 1, name
         assert result["num_queries"] == len(split.test)
@@ -139,13 +151,14 @@ def test_sets_have_no_sequential_rules_and_no_recency(tiny_source: Path, tmp_pat
     dataset = Dataset.open(ingest(IngestConfig(items=tmp_path / "items.csv", text_columns=("title",),
         interactions=tmp_path / "interactions.csv", out=tmp_path / "sets", num_workers=1)))  # fmt: skip
     fitted = fit_baselines(dataset, make_split(dataset.sequences, dataset.num_items))
-    assert set(fitted) == {"popularity", "item_knn", "content_knn", "knn_and_content"}
+    assert set(fitted) == {"popularity", "item_knn", "ease", "content_knn", "knn_and_content"}
     assert fitted["item_knn"].settings["decay"] == fitted["content_knn"].settings["decay"] == 1.0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("pack_name", "name", "hr", "ndcg"), [
     ("amazon_beauty", "item_knn", 0.0717, 0.0425),
+    ("amazon_beauty", "ease", 0.0778, 0.0454),
     ("amazon_beauty", "rules_and_knn", 0.0824, 0.0520),
     ("amazon_scientific", "popularity", 0.0499, 0.0238),
     ("amazon_scientific", "content_knn", 0.1305, 0.0882),
