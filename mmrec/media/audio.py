@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from mmrec.errors import MediaError
-from mmrec.media.container import extension, open_container
-from mmrec.media.info import MediaInfo
+from mmrec.media.container import extension, limit_decoder, open_container, packets_of
+from mmrec.media.info import MAX_CHANNELS, MAX_DURATION_S, MediaInfo
 
 __all__ = ["SILENCE_PEAK", "decode_audio", "probe_audio"]
 
@@ -68,7 +68,7 @@ def probe_audio(data: bytes) -> MediaInfo:
         MediaError: as :func:`decode_audio`, and if every sample is silent.
     """
     clip = _decode(data, _PROBE_S)
-    peak = float(np.abs(clip.samples).max(initial=0.0))
+    peak = max(float(clip.samples.max()), -float(clip.samples.min()))
     if not peak > SILENCE_PEAK:
         raise MediaError(f"audio is silent: {clip.duration_s:.2f} s without a sample above 16-bit silence")
     note = ""
@@ -91,6 +91,8 @@ def _decode(data: bytes, max_duration_s: float) -> _Clip:
     clip = _decode_soundfile(data, max_duration_s) or _decode_av(data, max_duration_s)
     if not clip.samples.size:
         raise MediaError("audio holds no samples")
+    if clip.duration_s > MAX_DURATION_S:
+        raise MediaError(f"audio of {clip.duration_s:,.0f} s is too long, at most {MAX_DURATION_S:,.0f} s")
     if not np.isfinite(clip.samples).all():
         raise MediaError("audio holds samples that are not finite numbers")
     return clip
@@ -106,6 +108,7 @@ def _decode_soundfile(data: bytes, max_duration_s: float) -> _Clip | None:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             if file.subtype.startswith("MPEG"):
                 return None
+            _check_channels(file.channels)
             wanted = min(file.frames, _num_samples(max_duration_s, file.samplerate))
             blocks = []
             while wanted > 0:  # blockwise: many channels are mixed down before the next block is read
@@ -119,6 +122,11 @@ def _decode_soundfile(data: bytes, max_duration_s: float) -> _Clip | None:
             return _Clip(samples, file.samplerate, file.frames / file.samplerate, ext)
     except (soundfile.SoundFileError, RuntimeError, ValueError):
         return None
+
+
+def _check_channels(num_channels: int) -> None:
+    if not 1 <= num_channels <= MAX_CHANNELS:
+        raise MediaError(f"audio of {num_channels} channels; usable are 1 to {MAX_CHANNELS}")
 
 
 def _num_samples(duration_s: float, sample_rate: int) -> int:
@@ -137,13 +145,13 @@ def _decode_av(data: bytes, max_duration_s: float) -> _Clip:
             stream = container.streams.audio[0]
             if stream.codec_context is None:
                 raise MediaError(f"an audio stream of unknown coding in this {container.format.name} file")
-            if not stream.codec_context.layout.nb_channels:
-                raise MediaError("an audio stream without channels")
+            _check_channels(stream.codec_context.layout.nb_channels)
+            limit_decoder(stream.codec_context)
             rate = int(stream.codec_context.sample_rate or 0)
             limit = _num_samples(max_duration_s, rate)
             faults = [0]
             blocks, count = [np.zeros(0, np.float32)], 0
-            for block in _mono_blocks(container, stream, rate, faults):
+            for block in _mono_blocks(packets_of(container, stream, len(data)), stream, rate, faults):
                 blocks.append(block)
                 count += len(block)
                 if count >= limit:
@@ -157,12 +165,11 @@ def _decode_av(data: bytes, max_duration_s: float) -> _Clip:
         raise MediaError(f"not readable as audio: {error.strerror or type(error).__name__}") from error
 
 
-def _mono_blocks(container: Any, stream: Any, rate: int, faults: list[int]) -> Iterator[np.ndarray]:
+def _mono_blocks(packets: Iterator[Any], stream: Any, rate: int, faults: list[int]) -> Iterator[np.ndarray]:
     import av
     from av.error import FFmpegError
 
     resampler = av.AudioResampler(format="fltp", layout=stream.codec_context.layout.name or "mono", rate=rate)
-    packets = container.demux(stream)
     while True:
         try:
             packet = next(packets)

@@ -11,7 +11,7 @@ from mmrec.media.image import probe_image
 from mmrec.media.info import MAX_FILE_BYTES, MediaInfo
 from mmrec.media.video import probe_video
 
-__all__ = ["MediaInfo", "probe"]
+__all__ = ["MediaInfo", "check_size", "note_name", "probe"]
 
 _PROBES = {"image": probe_image, "audio": probe_audio, "video": probe_video}
 # Names under which one format is known; a file may bear any of them.
@@ -41,11 +41,20 @@ def probe(modality: str, data: bytes, filename: str) -> MediaInfo:
     """
     if modality not in _PROBES:
         raise ConfigError(unknown_name("media modality", modality, _PROBES))
+    check_size(modality, data)
+    return note_name(_PROBES[modality](data), filename)
+
+
+def check_size(modality: str, data: bytes) -> None:
+    """Raises: MediaError: if there are more than ``MAX_FILE_BYTES``."""
     if len(data) > MAX_FILE_BYTES:
         raise MediaError(f"{modality} of {len(data):,} bytes is too large, at most {MAX_FILE_BYTES:,} bytes")
-    info = _PROBES[modality](data)
+
+
+def note_name(info: MediaInfo, filename: str) -> MediaInfo:
+    """``info`` with a note where the file's name claims another format than its content has."""
     claimed = PurePath(filename).suffix.lstrip(".").lower()
-    if claimed and claimed != info.ext and not any({claimed, info.ext} <= names for names in _SAME_FORMAT):
-        mislabelled = f"named .{claimed} but is {info.ext}; used as {info.ext}"
-        info = replace(info, note=f"{mislabelled}; {info.note}" if info.note else mislabelled)
-    return info
+    if not claimed or claimed == info.ext or any({claimed, info.ext} <= names for names in _SAME_FORMAT):
+        return info
+    mislabelled = f"named .{claimed} but is {info.ext}; used as {info.ext}"
+    return replace(info, note=f"{mislabelled}; {info.note}" if info.note else mislabelled)

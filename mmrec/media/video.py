@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from mmrec.errors import MediaError
-from mmrec.media.container import extension, open_container
-from mmrec.media.info import MAX_PIXELS, MIN_SIDE_PX, MediaInfo
+from mmrec.media.container import extension, limit_decoder, open_container, packets_of
+from mmrec.media.info import MAX_DURATION_S, MAX_FRAME_PIXELS, MIN_SIDE_PX, MediaInfo
 
-__all__ = ["decode_video", "probe_video"]
+__all__ = ["Clip", "decode_all", "decode_video", "open_clip", "probe_video", "rotation"]
 
 # Probing decodes at most this many frames (100 s at 30 fps) and pixels (32 s of full HD), which bounds its time to some
 # ten seconds a clip; what comes after is demultiplexed only.
@@ -24,7 +24,7 @@ _CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": "mp4", "matroska,webm": "mkv", "mpegts
 
 
 @dataclass
-class _Stream:
+class Clip:
     """The packets of one video stream from its first keyframe on, in the order of the file."""
 
     codec: Any
@@ -51,10 +51,10 @@ def decode_video(data: bytes, num_frames: int, *, short_side_px: int | None = No
     Raises:
         MediaError: if the bytes are empty, no video, of a size out of bounds, or not one frame decodes.
     """
-    with _opened(data) as stream:
+    with open_clip(data) as stream:
         wanted = _evenly_spaced(stream.times, num_frames)
         # Where the groups of pictures that were chosen are damaged, the nearest frames that decode stand in.
-        chosen = _decode_positions(stream, wanted) or _nearest(_decode_all(stream), stream.times[wanted])
+        chosen = _decode_positions(stream, wanted) or _nearest(decode_all(stream), stream.times[wanted])
         if not chosen:
             raise MediaError("video holds no frame that decodes")
         times = np.array(sorted(chosen))
@@ -70,12 +70,12 @@ def probe_video(data: bytes) -> MediaInfo:
     Raises:
         MediaError: as :func:`decode_video`.
     """
-    with _opened(data) as stream:
+    with open_clip(data) as stream:
         decoded, size = 0, (0, 0)
         limit = min(_PROBE_FRAMES, _PROBE_PIXELS // (stream.codec.width * stream.codec.height))
-        for _, frame in itertools.islice(_decode_all(stream), limit):
+        for _, frame in itertools.islice(decode_all(stream), limit):
             if not decoded:
-                size = (frame.height, frame.width) if abs(_rotation(frame)) == 90 else (frame.width, frame.height)
+                size = (frame.height, frame.width) if abs(rotation(frame)) == 90 else (frame.width, frame.height)
             decoded += 1
         if not decoded:
             raise MediaError("video holds no frame that decodes")
@@ -98,20 +98,24 @@ def probe_video(data: bytes) -> MediaInfo:
 
 
 @contextlib.contextmanager
-def _opened(data: bytes) -> Iterator[_Stream]:
-    """The clip's packets; whatever FFmpeg refuses until the clip is closed is a MediaError."""
+def open_clip(data: bytes) -> Iterator[Clip]:
+    """The clip's packets; whatever FFmpeg refuses until the clip is closed is a MediaError.
+
+    Raises:
+        MediaError: if the bytes are empty, no video, or of a size or length out of bounds.
+    """
     from av.error import FFmpegError
 
     if not data:
         raise MediaError("video is empty (0 bytes)")
     try:
         with open_container(data) as container:
-            yield _read_packets(container)
+            yield _read_packets(container, len(data))
     except FFmpegError as error:
         raise MediaError(f"not readable as video: {error.strerror or type(error).__name__}") from error
 
 
-def _read_packets(container: Any) -> _Stream:
+def _read_packets(container: Any, num_bytes: int) -> Clip:
     from av.stream import Disposition
 
     clips = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
@@ -121,12 +125,15 @@ def _read_packets(container: Any) -> _Stream:
     codec = stream.codec_context
     if codec is None:
         raise MediaError(f"a video stream of unknown coding in this {container.format.name} file")
-    codec.thread_count = 1  # clips are decoded in parallel, not the frames of one clip
-    if codec.width * codec.height > MAX_PIXELS:
-        raise MediaError(f"video of {codec.width}x{codec.height} is too large, at most {MAX_PIXELS:,} pixels a frame")
+    limit_decoder(codec)
+    size = f"{codec.width}x{codec.height}"
+    if not codec.width * codec.height:  # FFmpeg drops a size that is out of bounds while it opens the file
+        raise MediaError(f"video of no size, or of more than {MAX_FRAME_PIXELS:,} pixels a frame")
+    if codec.width * codec.height > MAX_FRAME_PIXELS:
+        raise MediaError(f"video of {size} is too large, at most {MAX_FRAME_PIXELS:,} pixels a frame")
     if min(codec.width, codec.height) < MIN_SIDE_PX:
-        raise MediaError(f"video of {codec.width}x{codec.height} is too small, at least {MIN_SIDE_PX} pixels a side")
-    packets, faults = _demux(container, stream)
+        raise MediaError(f"video of {size} is too small, at least {MIN_SIDE_PX} pixels a side")
+    packets, faults = _demux(container, stream, num_bytes)
     first = next((n for n, packet in enumerate(packets) if packet.is_keyframe), None)
     if first is None:
         raise MediaError("video holds no frame that decodes" if packets else "video stream without frames")
@@ -137,7 +144,9 @@ def _read_packets(container: Any) -> _Stream:
     clock = [packet.pts if packet.pts is not None else packet.dts for packet in packets]
     known = all(value is not None for value in clock)
     times = np.array([value * time_base for value in clock] if known else np.arange(len(packets)) / fps)
-    return _Stream(
+    if not np.ptp(times) <= MAX_DURATION_S:
+        raise MediaError(f"video of {np.ptp(times):,.0f} s is too long, at most {MAX_DURATION_S:,.0f} s")
+    return Clip(
         codec=codec,
         ext=extension(container, _CONTAINERS),
         time_base=time_base if known else 0.0,
@@ -150,10 +159,10 @@ def _read_packets(container: Any) -> _Stream:
     )
 
 
-def _demux(container: Any, stream: Any) -> tuple[list[Any], int]:
+def _demux(container: Any, stream: Any, num_bytes: int) -> tuple[list[Any], int]:
     from av.error import FFmpegError
 
-    packets, iterator = [], container.demux(stream)
+    packets, iterator = [], packets_of(container, stream, num_bytes)
     while True:
         try:
             packet = next(iterator)
@@ -178,7 +187,7 @@ def _evenly_spaced(times: np.ndarray, num_frames: int) -> np.ndarray:
     return order[np.unique(nearest)]
 
 
-def _decode_positions(stream: _Stream, wanted: np.ndarray) -> dict[float, Any]:
+def _decode_positions(stream: Clip, wanted: np.ndarray) -> dict[float, Any]:
     """Decode the groups of pictures that hold the wanted packets; others are never given to the decoder."""
     bounds = [*stream.keyframes.tolist(), len(stream.packets)]
     runs: list[list[int]] = []  # first group, last group, in order; neighbours are decoded in one go
@@ -208,11 +217,12 @@ def _nearest(run: Iterable[tuple[float, Any]], targets: np.ndarray) -> dict[floa
     return dict(best.values())
 
 
-def _decode_all(stream: _Stream) -> Iterator[tuple[float, Any]]:
+def decode_all(stream: Clip) -> Iterator[tuple[float, Any]]:
+    """Every frame that decodes, with its time in seconds on the clip's own clock."""
     return _decode_run(stream, 0, len(stream.packets), float("inf"))
 
 
-def _decode_run(stream: _Stream, start: int, end: int, until: float) -> Iterator[tuple[float, Any]]:
+def _decode_run(stream: Clip, start: int, end: int, until: float) -> Iterator[tuple[float, Any]]:
     """Frames of packets ``start:end`` with their times, up to the first at or after ``until``, past bad packets."""
     from av.error import FFmpegError
 
@@ -233,7 +243,8 @@ def _decode_run(stream: _Stream, start: int, end: int, until: float) -> Iterator
                 return
 
 
-def _rotation(frame: Any) -> int:
+def rotation(frame: Any) -> int:
+    """Degrees, a multiple of 90, by which the frame has to be turned against the clock to stand upright."""
     return round(frame.rotation / 90) * 90 if frame.rotation else 0
 
 
@@ -242,5 +253,5 @@ def _to_rgb(frame: Any, short_side_px: int | None) -> np.ndarray:
     if short_side_px is not None and short_side_px < min(width, height):
         scale = short_side_px / min(width, height)
         width, height = max(round(width * scale), short_side_px), max(round(height * scale), short_side_px)
-    pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
-    return np.ascontiguousarray(np.rot90(pixels, _rotation(frame) // 90))
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA", threads=1)
+    return np.ascontiguousarray(np.rot90(pixels, rotation(frame) // 90))
