@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from mmrec.cli_check import check, print_dataset
 from mmrec.cli_results import baselines, evaluate, explain, export, recommend, report, search
 from mmrec.errors import ConfigError, MMRecError, unknown_name
 
@@ -33,7 +34,7 @@ Train recommenders on what items look, read, sound and move like.
 
   demo        make a small world of media and run the whole job on it
   ingest      tables and media files -> a dataset folder
-  check       verify every hash of a dataset folder and print what is in it
+  check       verify a dataset folder in full, print and draw (--html) what is in it
   train       a dataset folder -> a checkpoint      mmrec train hybrid --data DATASET
   refit       train again with the validation events, for the epochs that they chose
   evaluate    a checkpoint or an export -> metrics.json, per-user ranks, report.html
@@ -121,47 +122,8 @@ def _ingest(argv: list[str]) -> int:
 
     config = tyro.cli(IngestConfig, args=argv, prog="mmrec ingest")
     ingest(config)
-    _print_dataset(config.out)
+    print_dataset(config.out)
     return 0
-
-
-def check(dataset: Positional[Path]) -> int:
-    """Verify every hash of a dataset folder, print what is in it, and what would make its numbers lie.
-
-    Args:
-        dataset: folder made by `mmrec ingest`.
-    """
-    from mmrec.data.dataset import verify_dataset
-
-    faults = verify_dataset(dataset)
-    for fault in faults:
-        print(fault)
-    if faults:
-        print(f"{len(faults)} faults in {dataset}", file=sys.stderr)
-        return 2
-    _print_dataset(dataset)
-    from mmrec.data.audit import suspicions
-    from mmrec.data.dataset import Dataset
-
-    for line in suspicions(Dataset.open(dataset)):
-        print(f"suspicious: {line}")
-    return 0
-
-
-def _print_dataset(path: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from mmrec.data.audit import facts
-    from mmrec.data.dataset import Dataset
-
-    data = Dataset.open(path)
-    table = Table(title=f"{data.name}: {path}", title_justify="left")
-    table.add_column("what")
-    table.add_column("value", justify="right")
-    for name, value in facts(data).items():
-        table.add_row(name, value)
-    Console().print(table)
 
 
 def _train(argv: list[str]) -> int:

@@ -1,7 +1,4 @@
-"""What a person should know of a dataset before training on it: its shape, and what would make its numbers lie.
-
-Legend: U users, N events, V items.
-"""
+"""What would make the numbers of a dataset lie: order that is none, repetition, indices that tell the future."""
 
 from __future__ import annotations
 
@@ -11,63 +8,31 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from mmrec.data.audit.facts import count_repetitions
+from mmrec.data.audit.leaks import leaks
+from mmrec.data.audit.near_duplicates import NearDuplicates
 from mmrec.data.dataset import Dataset
 from mmrec.data.manifest import MEDIA_MODALITIES
 
-__all__ = ["facts", "suspicions"]
+__all__ = ["near_duplicate_lines", "suspicions"]
 
 # Shares from which on a thing is worth a line.
-TIES, ORDERED_TIES, RANK_CORRELATION = 0.05, 0.6, 0.1
-
-
-def facts(dataset: Dataset) -> dict[str, str]:
-    """Counts, sparsity, lengths of histories, events an item, span of time, and what media there are."""
-    sequences = dataset.sequences
-    events, lengths = len(sequences.item_idx), sequences.lengths
-    popularity = np.bincount(sequences.item_idx, minlength=dataset.num_items)
-    found = {
-        "items": f"{dataset.num_items:,} ({int((popularity == 0).sum()):,} without an event)",
-        "users": f"{dataset.num_users:,}",
-        f"interactions (order: {sequences.order})": f"{events:,}",
-        "share of all pairs": f"{events / max(dataset.num_users * dataset.num_items, 1):.2e}",
-        "events a user": _spread(lengths),
-        "events an item": _spread(popularity),
-    }
-    if sequences.timestamps is not None and events:
-        first, last = np.array([sequences.timestamps.min(), sequences.timestamps.max()]).astype("datetime64[s]")
-        found["time"] = f"{np.datetime_as_string(first, 'D')} to {np.datetime_as_string(last, 'D')}"
-    for modality in dataset.modalities:
-        number = int(dataset.present(modality).sum())
-        found[f"items with {modality}"] = f"{number:,} ({number / dataset.num_items:.1%}){_sizes(dataset, modality)}"
-    found["rows in errors.parquet"] = f"{dataset.manifest['counts']['errors']:,}"
-    return found
+TIES, ORDERED_TIES, RANK_CORRELATION, REPEATS = 0.05, 0.6, 0.1, 0.05
 
 
 def suspicions(dataset: Dataset) -> Iterator[str]:
-    """One line for each thing that makes evaluations lie, with what to do; nothing if there is none."""
+    """One line for each thing that makes evaluations lie, with what to do; nothing if there is none.
+
+    Media that are nearly the same are another search, :func:`mmrec.data.audit.near_duplicates.near_duplicates`.
+    """
     if dataset.sequences.timestamps is not None:
         yield from _ties(dataset, dataset.sequences.timestamps)
         yield from _order_of_indices(dataset, dataset.sequences.timestamps)
+    yield from _repetitions(dataset)
+    yield from leaks(dataset)
     for modality in MEDIA_MODALITIES:
         if modality in dataset.modalities:
             yield from _equal_media(dataset, modality)
-
-
-def _spread(values: np.ndarray) -> str:
-    if not len(values):
-        return "none"
-    low, middle, high = np.quantile(values, [0.0, 0.5, 1.0])
-    return f"{low:,.0f} to {high:,.0f}, median {middle:,.0f}, mean {values.mean():,.1f}"
-
-
-def _sizes(dataset: Dataset, modality: str) -> str:
-    """Median size of what there is, as the modality measures it."""
-    units = {"image": ("width", "height"), "video": ("duration_s",), "audio": ("duration_s",)}.get(modality, ())
-    values = [dataset.media_facts(modality, name) for name in units]
-    medians = [float(np.nanmedian(value)) for value in values if np.isfinite(value).any()]
-    if not medians:
-        return ""
-    return f", median {medians[0]:.0f} x {medians[1]:.0f} px" if len(medians) == 2 else f", median {medians[0]:.1f} s"
 
 
 def _ties(dataset: Dataset, times: np.ndarray) -> Iterator[str]:
@@ -109,6 +74,23 @@ def _order_of_indices(dataset: Dataset, times: np.ndarray) -> Iterator[str]:
             )
 
 
+def _repetitions(dataset: Dataset) -> Iterator[str]:
+    """Events that are there twice, told apart from items that a user took again later."""
+    events = count_repetitions(dataset.sequences)
+    number = len(dataset.sequences.item_idx)
+    if events.doubled:
+        yield (
+            f"{events.doubled:,} events ({events.doubled / number:.1%}) repeat user, item and time of another (an item "
+            "twice within one second): one act logged twice; leave one of each out before ingesting"
+        )
+    if events.again > REPEATS * number:
+        yield (
+            f"in {events.again:,} events ({events.again / number:.1%}) users take an item that they had before, at "
+            "another time: a target may stand in its own history, so that repeating the past scores; if a first "
+            "choice is to be predicted, keep the first event of each user and item before ingesting"
+        )
+
+
 def _numbers(item_ids: np.ndarray) -> np.ndarray | None:
     """Ids as integers, None if they are not."""
     try:
@@ -127,4 +109,27 @@ def _equal_media(dataset: Dataset, modality: str) -> Iterator[str]:
             f"{int(shared.sum()):,} items share their {modality} with another, byte for byte ({len(shared):,} "
             f"different ones; the commonest, that of item {dataset.item_ids[most]}, belongs to {int(shared.max()):,}): "
             "a placeholder, or one thing under several ids"
+        )
+
+
+def near_duplicate_lines(dataset: Dataset, found: NearDuplicates) -> Iterator[str]:
+    """One line on media of one modality that are nearly the same, and one on those that did not decode."""
+    modality = found.modality
+    if found.groups:
+        number = sum(map(len, found.groups))
+        many = "one group" if len(found.groups) == 1 else f"{len(found.groups):,} groups"
+        sampled = f" among a sample of {found.num_compared:,}" if found.num_compared < found.num_different else ""
+        examples = "; ".join(
+            " = ".join(str(dataset.item_ids[item]) for item in group[:3]) for group in found.groups[:3]
+        )
+        yield (
+            f"{number:,} items have nearly the {modality} of another{sampled} (in {many} of up to "
+            f"{len(found.groups[0])}: {examples}): one thing under several ids, or a placeholder; look "
+            "at them (--html), and give what is one thing one item_id"
+        )
+    if found.undecodable:
+        item, why = next(iter(found.undecodable.items()))
+        yield (
+            f"{len(found.undecodable):,} stored media ({modality}) do not decode, for example that of item "
+            f"{str(dataset.item_ids[item])!r}: {why}; ingest the data again with this mmrec"
         )

@@ -1,0 +1,143 @@
+"""Media as the index says they lie in the shards, against the shards: places, names, and every byte."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import xxhash
+
+from mmrec.data.audit.wording import first_of, named
+from mmrec.data.manifest import MEDIA_MODALITIES
+from mmrec.data.progress import progress
+from mmrec.data.shards import item_key, shard_name
+
+__all__ = ["media_problems"]
+
+_AGAIN = "ingest the data again"
+
+
+def media_problems(path: Path, manifest: dict[str, Any], items: pl.DataFrame) -> Iterator[str]:
+    """Compare the places in ``items`` with the members of the tar shards, and each medium with its XXH3.
+
+    Several items may point to one member; its key must be that of one of them (``media_key`` where there is such a
+    column, else ``item_idx``).
+    """
+    entries = _entries(items)
+    shards = [shard for shard in entries["shard"].unique().sort().to_list() if (path / shard_name(shard)).is_file()]
+    lost = entries.filter(~pl.col("shard").is_in(shards))
+    for (modality, shard), part in lost.group_by("modality", "shard", maintain_order=True):
+        owners = named("item", part["item_id"].to_list())
+        file = shard_name(int(str(shard)))
+        yield f"the {modality} of {owners} is said to lie in {file}, which is not there; {_AGAIN}"
+    listed = {name for name in manifest["files"] if name.startswith("media/")}
+    for name in sorted(listed - {shard_name(shard) for shard in shards}):
+        yield f"{name}: no item points to it; {_AGAIN}"
+    stored = entries.filter(pl.col("shard").is_in(shards))
+    with progress("hashing media", int(stored["size"].sum()), "bytes") as advance:
+        for shard in shards:
+            name = shard_name(shard)
+            here = stored.filter(pl.col("shard") == shard)
+            members, fault = _members(path / name)
+            if fault:
+                yield f"{name} is no whole tar file ({fault}); {_AGAIN}"
+            yield from _members_and_index(name, members, here, manifest["files"].get(name, {}).get("n"))
+            yield from _bytes(path / name, here, advance)
+
+
+def _entries(items: pl.DataFrame) -> pl.DataFrame:
+    """One row for each medium of each item, with the name that its member would have by the item's own key."""
+    key = items["media_key"] if "media_key" in items.columns else items["item_idx"]
+    parts = []
+    for modality in MEDIA_MODALITIES:
+        own = f"{modality}.media_key"
+        keys = (items[own] if own in items.columns else key).alias("key")
+        fields = [items[f"{modality}.{name}"].alias(name) for name in ("shard", "offset", "size", "xxh3", "ext")]
+        part = pl.DataFrame([items["item_id"], keys.cast(pl.Int64), *fields])
+        parts.append(part.with_columns(pl.lit(modality).alias("modality")).filter(pl.col("shard").is_not_null()))
+    entries = pl.concat(parts)
+    names = [
+        f"{item_key(key) if key is not None else 'no key'}.{modality}.{ext}"
+        for key, modality, ext in entries.select("key", "modality", "ext").iter_rows()
+    ]
+    return entries.with_columns(pl.Series("name", names, dtype=pl.String))
+
+
+def _members(file: Path) -> tuple[pl.DataFrame, str]:
+    """Offset of the content, size and name of each member up to where the file breaks, and why it breaks there."""
+    rows, fault = [], ""
+    try:
+        with tarfile.open(file, "r:") as tar:
+            rows = [(member.offset_data, member.size, member.name) for member in tar]
+    except (tarfile.TarError, OSError) as error:
+        fault = str(error)
+    schema = {"offset": pl.Int64, "member_size": pl.Int64, "member": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row"), fault
+
+
+def _members_and_index(shard: str, members: pl.DataFrame, entries: pl.DataFrame, stated: int | None) -> Iterator[str]:
+    joined = entries.join(members, on="offset", how="left", maintain_order="left")
+    pointed = pl.col("member").is_not_null()
+    # Of the items that share a member, one gave it its name.
+    owned = (pl.col("member") == pl.col("name")).any().over("offset")
+    rules = {
+        "does not begin where a member of the tar file begins": ~pointed,
+        "has another size in the tar file than in items.parquet": pointed & (pl.col("size") != pl.col("member_size")),
+        "lies in a member that is named for another item, modality or extension": pointed & ~owned,
+    }
+    for what, rule in rules.items():
+        for (modality,), wrong in joined.filter(rule).group_by("modality", maintain_order=True):
+            yield f"{shard}: the {modality} of {named('item', wrong['item_id'].to_list())} {what}; {_AGAIN}"
+    nobodys = members.filter(~pl.col("offset").is_in(entries["offset"].unique().to_list()))["member"].to_list()
+    if nobodys:
+        yield f"{shard}: no item points to {named('member', nobodys)}; {_AGAIN}"
+    keys = members["member"].str.split(".").list.first()
+    doubled = members.filter(members["member"].is_duplicated())["member"].unique(maintain_order=True).to_list()
+    if doubled:
+        yield f"{shard}: {named('member', doubled)} more than once, which WebDataset readers refuse; {_AGAIN}"
+    elif keys.rle().len() > keys.n_unique():
+        apart = keys.rle().struct.field("value")
+        names = first_of(apart.filter(apart.is_duplicated()).unique(maintain_order=True).to_list())
+        yield f"{shard}: members of key {names} do not stand together, so WebDataset readers split the item; {_AGAIN}"
+    if stated is not None and stated != keys.n_unique():
+        yield f"manifest.json says n of {shard}: {stated}, the shard holds {keys.n_unique()} keys; {_AGAIN}"
+
+
+def _bytes(file: Path, entries: pl.DataFrame, advance: Callable[[int], None]) -> Iterator[str]:
+    """Read each stored medium once and compare its hash; texts must be UTF-8 too."""
+    wrong: dict[tuple[str, str], list[str]] = defaultdict(list)
+    handle = os.open(file, os.O_RDONLY)
+    length = os.fstat(handle).st_size
+    last, fault = None, ""
+    try:
+        columns = ("offset", "size", "xxh3", "modality", "item_id")
+        for offset, size, xxh3, modality, item_id in entries.sort("offset").select(columns).iter_rows():
+            if (offset, size, xxh3, modality) != last:
+                fault = _fault(handle, length, offset, size, xxh3, modality)
+                last = offset, size, xxh3, modality
+            advance(size)
+            if fault:
+                wrong[modality, fault].append(item_id)
+    finally:
+        os.close(handle)
+    for (modality, fault), item_ids in wrong.items():
+        yield f"media/{file.name}: the {modality} of {named('item', item_ids)} {fault}; {_AGAIN}"
+
+
+def _fault(handle: int, length: int, offset: int, size: int, xxh3: int, modality: str) -> str:
+    if offset < 0 or size < 0 or offset + size > length:
+        return f"is said to lie outside of the file's {length:,} bytes"
+    data = os.pread(handle, size, offset)
+    if xxhash.xxh3_64_intdigest(data) != xxh3:
+        return "is damaged: its XXH3 is not that of items.parquet"
+    if modality == "text":
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return "is no UTF-8"
+    return ""
