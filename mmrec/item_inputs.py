@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,13 +13,12 @@ from torch import Tensor
 
 from mmrec.batch import ItemBatch
 from mmrec.data.dataset import Dataset
+from mmrec.data.faults import FaultBudget
 from mmrec.data.feature_cache import FeatureCache
 from mmrec.errors import ConfigError, MediaError
 from mmrec.modality_encoders import ItemIdPreprocessing, Preprocessing
 
 __all__ = ["CatalogInputs", "ItemInputs"]
-
-logger = logging.getLogger(__name__)
 
 
 class ItemInputs:
@@ -76,23 +74,30 @@ class CatalogInputs:
     """Items of a dataset as batches; each medium is decoded once and its small sample kept in memory.
 
     Preprocessing is deterministic, so that a kept sample is exactly what decoding again would give. A medium that
-    turns out damaged becomes a masked modality and a counted warning; the batch keeps its size.
+    turns out damaged becomes a masked modality and is counted; the batch keeps its size.
 
     Args:
         dataset: where media are read.
         inputs: the model's preprocessings.
         cache_bytes: samples kept in memory at most; beyond it media are decoded at each use.
         num_threads: threads that read and decode.
+        max_faults: largest share of the media read so far that may be damaged; past it, reading raises DataError.
 
     Raises: ConfigError if the dataset lacks a modality that the model encodes.
     """
 
     def __init__(
-        self, dataset: Dataset, inputs: ItemInputs, *, cache_bytes: int = 4 << 30, num_threads: int = 4
+        self,
+        dataset: Dataset,
+        inputs: ItemInputs,
+        *,
+        cache_bytes: int = 4 << 30,
+        num_threads: int = 4,
+        max_faults: float = 0.01,
     ) -> None:
         self.dataset = dataset
         self.inputs = inputs
-        self.faults = 0
+        self._faults = FaultBudget(max_faults)
         self.present = np.stack([self._has(name) for name in inputs.modalities], axis=1)  # (V, M)
         self._room = cache_bytes
         self._pool = ThreadPoolExecutor(num_threads)
@@ -101,6 +106,11 @@ class CatalogInputs:
         self._rows: dict[str, np.ndarray] = {}  # item_idx -> row of the table
         self._features: dict[str, tuple[np.ndarray, Tensor, Tensor]] = {}
         self._caches: dict[str, tuple[FeatureCache, str, bool]] = {}
+
+    @property
+    def faults(self) -> int:
+        """Media found damaged so far."""
+        return self._faults.num_faults
 
     def _has(self, name: str) -> np.ndarray:
         preprocessing = self.inputs.preprocessings[name]
@@ -248,13 +258,15 @@ class CatalogInputs:
         """The item's sample; None, with the modality masked from now on, where the medium is damaged."""
         name = self.inputs.modalities[column]
         preprocessing = self.inputs.preprocessings[name]
+        if isinstance(preprocessing, ItemIdPreprocessing):
+            return preprocessing(index)
+        self._faults.read()
         try:
-            raw: Any = index if isinstance(preprocessing, ItemIdPreprocessing) else self.dataset.read(name, index)
+            raw: Any = self.dataset.read(name, index)
             return preprocessing(raw)
         except MediaError as error:
             self.present[index, column] = False
-            self.faults += 1
-            logger.warning("%s of item %s is masked: %s", name, self.dataset.item_ids[index], error)
+            self._faults.fault(f"{name} of item {self.dataset.item_ids[index]}: {error}")
             return None
 
     def _stack(self, column: int, name: str) -> None:
