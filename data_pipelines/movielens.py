@@ -36,8 +36,9 @@ from pathlib import Path
 
 import polars as pl
 
+from data_pipelines.source import SourceConfig, run
 from mmrec.data.ingest import IngestConfig, ingest
-from mmrec.errors import DataError, MMRecError
+from mmrec.errors import DataError
 
 __all__ = ["MovieLensConfig", "convert"]
 
@@ -47,21 +48,13 @@ NO_GENRES = "(no genres listed)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class MovieLensConfig:
+class MovieLensConfig(SourceConfig):
     """Make a dataset folder of the MovieLens pack with media."""
 
-    source: Path
-    """Folder with items.parquet, interactions.parquet and media/."""
-    out: Path
-    """The dataset folder to make."""
     min_rating: float | None = None
     """Leave out events with a lower rating; every rating counts if not given."""
     user_tags: bool = True
     """Use the users' own tags as text."""
-    seed: int = 0
-    """Seed of the permutation that numbers the items."""
-    overwrite: bool = False
-    """Replace the dataset folder that exists."""
 
 
 def convert(config: MovieLensConfig) -> Path:
@@ -131,12 +124,4 @@ def _missing_column(name: str, error: Exception) -> DataError:
 
 
 if __name__ == "__main__":
-    import sys
-
-    import tyro
-
-    try:
-        print(convert(tyro.cli(MovieLensConfig, description=__doc__)))
-    except MMRecError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(MovieLensConfig, convert, __doc__)

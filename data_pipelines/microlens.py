@@ -1,0 +1,81 @@
+"""MicroLens: micro-videos with titles, covers, sound and the clips themselves -> a dataset folder.
+
+    python -m data_pipelines.microlens --source MicroLens-100k --out data/microlens
+
+Source. "A Content-Driven Micro-Video Recommendation Dataset at Scale" (Ni et al. 2023): `*_pairs.csv` (user, item,
+timestamp), or `*_pairs.tsv` (user, a tab, videos in order with spaces between); `*_title_en.csv` or `*_titles.csv`
+(item, title); folders `*_covers*`, `*_audios*`, `*_videos*` with one file a video, named by its id. Names of files
+differ between the releases; the first pattern that one file fits is taken.
+
+Licence. The authors' agreement: research only, not to be given on.
+
+Mapping.
+    item_id, title   of the titles; the covers, sounds and clips that were downloaded are image, audio, video
+    user_id, timestamp   of each pair, milliseconds; a table of pairs without times has positions
+Left out: likes and views of `*_likes_and_views.txt`, which count the events to be predicted, and comments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from data_pipelines.source import SourceConfig, ingest_tables, only_file, run, scan_csv
+from mmrec.errors import DataError
+
+__all__ = ["MicroLensConfig", "convert"]
+
+SOURCE = "MicroLens (Ni et al. 2023)"
+LICENCE = "the authors' agreement: research only, not to be given on"
+FOLDERS = {"image": "*_covers*", "audio": "*_audios*", "video": "*_videos*"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroLensConfig(SourceConfig):
+    """Make a dataset folder of MicroLens-50K, 100K or 1M."""
+
+
+def convert(config: MicroLensConfig) -> Path:
+    """Raises: DataError if a file or column is missing, or the output folder exists."""
+    titles = scan_csv(
+        only_file(config.source, "*_title_en.csv", "*_titles.csv"), {"item": pl.String, "title": pl.String}
+    ).rename({"item": "item_id"})
+    media = [
+        table
+        for modality, pattern in FOLDERS.items()
+        if (table := _files(config.source, modality, pattern)) is not None
+    ]
+    for table in media:
+        titles = titles.join(table, on="item_id", how="left")
+    return ingest_tables(
+        config, titles, _pairs(config.source), name="microlens", source=SOURCE, licence=LICENCE, text_columns=("title",)
+    )
+
+
+def _files(source: Path, modality: str, pattern: str) -> pl.LazyFrame | None:
+    """The files of a folder by the ids in their names; None where the folder was not downloaded."""
+    folders = [path for path in sorted(source.glob(pattern)) if path.is_dir()]
+    if not folders:
+        return None
+    if len(folders) > 1:
+        raise DataError(f"{source} has several {pattern}; leave the one that is meant")
+    files = sorted(path for path in folders[0].iterdir() if path.is_file())
+    paths = {"item_id": [path.stem for path in files], modality: [str(path.relative_to(source)) for path in files]}
+    return pl.LazyFrame(paths, schema={"item_id": pl.String, modality: pl.String}).unique("item_id", keep="first")
+
+
+def _pairs(source: Path) -> pl.LazyFrame:
+    path = only_file(source, "*_pairs.csv", "*_pairs.tsv")
+    if path.suffix == ".csv":
+        pairs = scan_csv(path, {"user": pl.String, "item": pl.String, "timestamp": pl.Int64})
+        return pairs.rename({"user": "user_id", "item": "item_id"})
+    rows = scan_csv(path, {"user_id": pl.String, "item_id": pl.String}, separator="\t", header=False)
+    items = pl.col("item_id").str.split(" ")
+    events = rows.with_columns(items, pl.int_ranges(items.list.len()).alias("position"))
+    return events.explode("item_id", "position")
+
+
+if __name__ == "__main__":
+    run(MicroLensConfig, convert, __doc__)
