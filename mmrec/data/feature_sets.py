@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from mmrec.data.manifest import MEDIA_MODALITIES, Writer
 from mmrec.errors import ConfigError, DataError
 
-__all__ = ["parse_feature_options", "write_feature_set"]
+__all__ = ["FeatureRows", "load_feature_sets", "parse_feature_options", "write_feature_set"]
 
 # Names of modalities that are not feature sets.
 _TAKEN = (*MEDIA_MODALITIES, "item_id", "interactions")
@@ -40,35 +41,80 @@ def parse_feature_options(options: tuple[str, ...]) -> dict[str, Path]:
     return paths
 
 
+@dataclass(frozen=True, kw_only=True)
+class FeatureRows:
+    """Vectors of a former version of a dataset, if there is one, and of new items after them.
+
+    Attributes:
+        new: row i belongs to row i of the item table; None where the new items have no such vectors. (V, dim)
+        former, present: of the former version, and which of them are real. (F, dim), bool (F,)
+    """
+
+    new: np.ndarray | None
+    former: np.ndarray | None = None
+    present: np.ndarray | None = None
+
+    @property
+    def _any(self) -> np.ndarray:
+        known = self.new if self.new is not None else self.former
+        assert known is not None
+        return known
+
+    @property
+    def dim(self) -> int:
+        return self._any.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._any.dtype
+
+    def rows(self, numbers: np.ndarray) -> np.ndarray:
+        """The given rows, those of the former version first; NaN where there is none."""
+        if self.former is None:
+            return np.asarray(self._any[numbers])
+        found = np.full((len(numbers), self.dim), np.nan, dtype=self.dtype)
+        assert self.present is not None
+        old = numbers < len(self.former)
+        real = np.flatnonzero(old)[self.present[numbers[old]]]
+        found[real] = self.former[numbers[real]]
+        if self.new is not None:
+            found[~old] = self.new[numbers[~old] - len(self.former)]
+        return found
+
+
+def load_feature_sets(paths: dict[str, Path], num_items: int) -> dict[str, FeatureRows]:
+    """Map vectors made elsewhere; row i belongs to row i of the item table.
+
+    Raises: DataError if a file is no float array of two dimensions with one row an item.
+    """
+    return {name: FeatureRows(new=_load(path, name, num_items)) for name, path in paths.items()}
+
+
 def write_feature_set(
-    writer: Writer, name: str, path: Path, row_of: np.ndarray, item_ids: list[str]
+    writer: Writer, name: str, vectors: FeatureRows, row_of: np.ndarray, item_ids: list[str]
 ) -> tuple[np.ndarray, list[dict[str, str]]]:
-    """Store the vectors in ``path``, row i of which belongs to row i of the item table.
+    """Store vectors in the order of the catalogue.
 
     A row of NaN alone or of zeros alone means "this item has no vector" (zeros are recorded, for they may be meant);
     a row with some numbers that are not finite is damaged and recorded. Absent rows are stored as zeros.
 
     Args:
-        row_of: row in the file of each item of the catalogue. (V,)
+        row_of: row of the vectors of each item of the catalogue. (V,)
         item_ids: in the order of the catalogue.
 
     Returns:
         present: bool (V,), and rows for errors.parquet.
-
-    Raises:
-        DataError: if the file is no float array of two dimensions with one row an item.
     """
-    vectors = _load(path, name, len(row_of))
     dtype = np.float16 if vectors.dtype == np.float16 else np.float32
     stored = np.lib.format.open_memmap(
-        writer.path(f"features/{name}.npy"), mode="w+", dtype=dtype, shape=(len(row_of), vectors.shape[1])
+        writer.path(f"features/{name}.npy"), mode="w+", dtype=dtype, shape=(len(row_of), vectors.dim)
     )
     present = np.zeros(len(row_of), dtype=bool)
     errors = []
     for start in range(0, len(row_of), _ROWS):
         rows = slice(start, start + _ROWS)
         with np.errstate(over="ignore"):
-            block = np.asarray(vectors[row_of[rows]]).astype(dtype)  # an overflow becomes infinite, and is recorded
+            block = vectors.rows(row_of[rows]).astype(dtype)  # an overflow becomes infinite, and is recorded
         finite, nothing = np.isfinite(block).all(axis=1), np.isnan(block).all(axis=1)
         zero = ~block.any(axis=1)
         present[rows] = finite & ~zero

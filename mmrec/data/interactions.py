@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +12,9 @@ import polars as pl
 import pyarrow as pa
 
 from mmrec.data.sequences import pack
-from mmrec.errors import DataError, unknown_name
+from mmrec.errors import ConfigError, DataError, unknown_name
 
-__all__ = ["Histories", "build_histories", "write_histories"]
+__all__ = ["EventFilters", "Histories", "build_histories", "write_histories"]
 
 _SPLITS = ("train", "valid", "test")
 # Upper bounds of plausible times, in the unit's own ticks: the year 5138 in seconds.
@@ -35,19 +36,55 @@ class Histories:
     errors: list[dict[str, str]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EventFilters:
+    """Which events count; what each leaves out is counted in the manifest.
+
+    Attributes:
+        min_rating: least rating.
+        since, until: first moment that counts, and the first that no longer does: dates (UTC) or seconds since 1970.
+        min_user_events, min_item_events: least events of a user and of an item, after everything else has been left
+            out, and again until both hold (k-core); 0: any.
+    """
+
+    min_rating: float | None = None
+    since: str | None = None
+    until: str | None = None
+    min_user_events: int = 0
+    min_item_events: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("min_user_events", "min_item_events"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 (any) or more")
+        for name in ("since", "until"):
+            self.moment(name)
+
+    def moment(self, name: str) -> int | None:
+        """``since`` or ``until`` in seconds since 1970. Raises: ConfigError if it is neither seconds nor a date."""
+        given = getattr(self, name)
+        if given is None or given.lstrip("-").isdigit():
+            return None if given is None else int(given)
+        try:
+            at = datetime.fromisoformat(given)
+        except ValueError as error:
+            raise ConfigError(f"{name} is {given!r}; give a date such as 2024-05-31, or seconds since 1970") from error
+        return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+
+
 def build_histories(
     table: pl.DataFrame,
     item_ids: pl.Series,
     path: Path,
     *,
-    min_rating: float | None,
+    filters: EventFilters,
     unknown_items: Literal["error", "drop"],
 ) -> Histories:
     """Turn the interactions ``table`` into histories.
 
     Left out and recorded: events without user, item or time; events with an item that the catalogue lacks
     (``unknown_items="drop"``; an error otherwise); exact repetitions (same user, item and time; same user and item
-    where there is no time). Left out and counted: ratings under ``min_rating``.
+    where there is no time). Left out and counted: what ``filters`` do not let pass.
     Order: by user, then time, and events of one moment stay in the order of the file.
 
     Args:
@@ -68,20 +105,47 @@ def build_histories(
     _leave_out(histories, missing, "MissingId", "an event without user_id or item_id")
     if order != "none":
         _leave_out(histories, pl.col("at").is_null(), "MissingTime", f"an event without a {order}")
-    _filter_ratings(histories, min_rating, path)
+    _filter_ratings(histories, filters.min_rating, path)
+    _filter_times(histories, filters, path)
     _match_items(histories, item_ids, unknown_items, path)
-    same = [name for name in ("user_id", "item_id", "at") if name in histories.events.columns]
-    what = f"user, item and {order}" if order != "none" else "user and item"
-    _leave_out(histories, ~pl.struct(same).is_first_distinct(), "RepeatedEvent", f"same {what} as an earlier event")
+    _sort(histories, f"user, item and {order}" if order != "none" else "user and item")
+    _keep_core(histories, filters)
     if not histories.events.height:
         raise DataError(f"{path}: no event is left of {table.height:,} ({_reasons(facts['left_out'])})")
-
-    # Sorted by the time as given: two events of one second keep the order of their milliseconds.
-    keys = [name for name in ("user_id", "at") if name in histories.events.columns]
-    columns = [name for name in ("user_id", "item_idx", "time", "split") if name in histories.events.columns]
-    histories.events = histories.events.sort(keys, maintain_order=True).select(columns)
     facts["kept"] = histories.events.height
     return histories
+
+
+def _sort(histories: Histories, what: str) -> None:
+    """By user and the time as given, so that events of one second keep the order of their milliseconds; repeated
+    events, those of the same ``what``, are left out."""
+    events = histories.events
+    moment = [name for name in ("at",) if name in events.columns]
+    keys = [_ranks(events["user_id"]), *(events[name].to_physical().to_numpy() for name in moment)]
+    order = np.lexsort(keys[::-1])
+    # Only events of one user and moment can be repetitions.
+    alike = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for key in keys:
+        alike &= key[order[1:]] == key[order[:-1]]
+    tied = np.zeros(len(order), dtype=bool)
+    tied[order[1:][alike]] = tied[order[:-1][alike]] = True
+    rows = np.flatnonzero(tied)
+    same = pl.DataFrame({str(number): key[rows] for number, key in enumerate([*keys, events["item_idx"].to_numpy()])})
+    repeated = np.zeros(len(order), dtype=bool)
+    repeated[rows] = ~same.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
+    _leave_out(histories, pl.lit(pl.Series(repeated)), "RepeatedEvent", f"same {what} as an earlier event")
+    place = np.cumsum(~repeated) - 1
+    columns = [name for name in ("user_id", "item_idx", "time", "split") if name in events.columns]
+    histories.events = histories.events.select(columns)[place[order[~repeated[order]]]]
+
+
+def _ranks(ids: pl.Series) -> np.ndarray:
+    """The place of each id among the different ones in the order of their letters. int32"""
+    distinct = ids.unique().sort()
+    codes = distinct.to_physical().to_numpy()
+    rank_of = np.zeros(int(codes.max(initial=0)) + 1, dtype=np.int32)
+    rank_of[codes] = np.arange(len(codes), dtype=np.int32)
+    return rank_of[ids.to_physical().to_numpy()]
 
 
 def write_histories(histories: Histories, path: Path) -> int:
@@ -156,14 +220,46 @@ def _filter_ratings(histories: Histories, min_rating: float | None, path: Path) 
         raise DataError(f"{path}: column 'rating' is of type {histories.events.schema['rating']}; it must be a number")
     rating = pl.col("rating").cast(pl.Float64)
     _leave_out(histories, rating.is_null() | rating.is_nan(), "MissingRating", "an event without a rating")
-    before = histories.events.height
-    histories.events = histories.events.filter(rating >= min_rating)
-    if before > histories.events.height:
-        histories.facts["left_out"]["under_min_rating"] = before - histories.events.height
+    _count_out(histories, "under_min_rating", histories.events.filter(rating >= min_rating))
+
+
+def _filter_times(histories: Histories, filters: EventFilters, path: Path) -> None:
+    since, until = filters.moment("since"), filters.moment("until")
+    if since is None and until is None:
+        return
+    if histories.facts["order"] != "timestamp":
+        raise DataError(f"{path} has no column 'timestamp'; add it, or leave --since and --until out")
+    for reason, outside in (
+        ("before_since", None if since is None else pl.col("time") < since),
+        ("from_until", None if until is None else pl.col("time") >= until),
+    ):
+        if outside is not None:
+            _count_out(histories, reason, histories.events.filter(~outside))
+
+
+def _keep_core(histories: Histories, filters: EventFilters) -> None:
+    """Leave out users and items with too few events until none is left.
+
+    Source: the k-core by which the data sets of the field are made (Seidman 1983).
+    """
+    least = {"user_id": filters.min_user_events, "item_idx": filters.min_item_events}
+    enough = [pl.len().over(name) >= number for name, number in least.items() if number > 1]
+    events, before = histories.events, None
+    while enough and events.height != before:
+        before = events.height
+        events = events.filter(pl.all_horizontal(enough))
+    _count_out(histories, "outside_k_core", events)
+
+
+def _count_out(histories: Histories, reason: str, kept: pl.DataFrame) -> None:
+    if kept.height < histories.events.height:
+        histories.facts["left_out"][reason] = histories.events.height - kept.height
+        histories.events = kept
 
 
 def _match_items(histories: Histories, item_ids: pl.Series, unknown_items: str, path: Path) -> None:
-    catalogue = pl.DataFrame({"item_id": item_ids, "item_idx": np.arange(len(item_ids), dtype=np.int32)})
+    codes = pl.Series(item_ids, dtype=pl.Categorical)
+    catalogue = pl.DataFrame({"item_id": codes, "item_idx": np.arange(len(item_ids), dtype=np.int32)})
     histories.events = histories.events.drop("item_idx", strict=False).join(
         catalogue, on="item_id", how="left", maintain_order="left"
     )

@@ -21,6 +21,7 @@ __all__ = [
     "Writer",
     "file_problems",
     "fingerprint",
+    "parse_manifest",
     "read_manifest",
 ]
 
@@ -66,6 +67,19 @@ class Writer:
             os.fsync(file.fileno())
         self.files[name] = {"bytes": path.stat().st_size, "n": num, "sha256": _sha256(path)}
 
+    def adopt(self, name: str, file: Path, facts: dict[str, Any]) -> None:
+        """Take over a finished, flushed ``file`` of the same disk, of known facts (bytes, n, sha256)."""
+        os.rename(file, self.path(name))
+        self.files[name] = facts
+
+    def share(self, name: str, file: Path, facts: dict[str, Any]) -> None:
+        """Have a finished ``file`` of another dataset, of known facts; linked where the disk allows, else copied."""
+        try:
+            os.link(file, self.path(name))
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(file, self.path(name))
+        self.files[name] = facts
+
     def commit(self, manifest: dict[str, Any]) -> None:
         """Write ``manifest`` with the files, and rename the folder to its final name, replacing what stands there."""
         manifest = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **manifest, "files": self.files}
@@ -96,8 +110,18 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise DataError(f"no dataset folder {path}; make one with `mmrec ingest --out {path}`")
     if not file.is_file():
         raise DataError(f"{path} has no {MANIFEST}, so it is no finished dataset; make one with `mmrec ingest`")
+    return parse_manifest(file.read_bytes(), path)
+
+
+def parse_manifest(data: bytes, path: Path | str) -> dict[str, Any]:
+    """Judge the manifest ``data`` of the dataset folder ``path``, which may be a URL.
+
+    Raises:
+        DataError: as :func:`read_manifest`.
+    """
+    file = f"{path}/{MANIFEST}"
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = json.loads(data.decode("utf-8"))
     except ValueError as error:
         raise DataError(f"{file} is damaged ({error}); ingest the data again") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +12,10 @@ from mmrec.data.manifest import MEDIA_MODALITIES
 from mmrec.errors import DataError, unknown_name
 
 __all__ = ["read_interactions", "read_items"]
+
+_EVENT_COLUMNS = ("timestamp", "position", "rating", "split")
+# Types of a CSV's columns are guessed from so many rows, and from all where a later one does not fit.
+_INFERENCE_ROWS = 10_000
 
 
 def read_items(
@@ -24,15 +30,15 @@ def read_items(
     Raises:
         DataError: if the file cannot be read, has no rows, lacks a column, repeats an id or leaves one empty.
     """
-    table = _read(path, ("item_id", *text_columns, *media_columns.values()))
-    _require(table, path, ("item_id",))
+    table = _read(path, ("item_id", *text_columns, *media_columns.values()), pl.LazyFrame.collect)
+    _require(table.columns, path, ("item_id",))
     for name in (*text_columns, *media_columns.values()):
         if name not in defaults:
-            _require(table, path, (name,))
+            _require(table.columns, path, (name,))
     _check_names(table, path)
     if not table.height:
         raise DataError(f"{path} has no rows; an item table needs at least one item")
-    table = table.with_columns(_ids(table, path, "item_id"))
+    table = table.with_columns(_ids(table.schema, path, "item_id"))
     if empty := table["item_id"].null_count():
         raise DataError(f"{path} has {empty:,} rows without an item_id; give each item one")
     doubled = table.filter(pl.col("item_id").is_duplicated())["item_id"]
@@ -46,45 +52,59 @@ def read_items(
 
 
 def read_interactions(path: Path) -> pl.DataFrame:
-    """Read the interaction table; ids become strings, a time becomes whole seconds since 1970.
+    """Read what histories are made of; ids become codes, so that an event takes some 30 bytes whatever its ids.
 
     Raises:
         DataError: if the file cannot be read, has no rows, or lacks a column.
     """
-    table = _read(path, ("user_id", "item_id"))
-    _require(table, path, ("user_id", "item_id"))
+
+    def read(table: pl.LazyFrame) -> pl.DataFrame:
+        schema = table.collect_schema()
+        _require(schema.names(), path, ("user_id", "item_id"))
+        codes = (_ids(schema, path, name).cast(pl.Categorical) for name in ("user_id", "item_id"))
+        others = [name for name in _EVENT_COLUMNS if name in schema]
+        return table.select(*codes, *others).collect(engine="streaming")
+
+    table = _read(path, ("user_id", "item_id"), read)
     if not table.height:
         raise DataError(f"{path} has no rows; interactions need at least one event")
-    return table.with_columns(_ids(table, path, "user_id"), _ids(table, path, "item_id"))
+    return table
 
 
-def _read(path: Path, as_written: tuple[str, ...]) -> pl.DataFrame:
-    """Read a table; in a CSV the columns ``as_written`` stay strings: the id 007 is not 7."""
+def _read(path: Path, as_written: tuple[str, ...], read: Callable[[pl.LazyFrame], pl.DataFrame]) -> pl.DataFrame:
+    """What ``read`` takes of a table; in a CSV the columns ``as_written`` stay strings: the id 007 is not 7."""
     if not path.is_file():
         raise DataError(f"no file {path}; give a .parquet or .csv table")
-    suffix = path.suffix.lower()
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     try:
         if suffix == ".parquet":
-            return pl.read_parquet(path)
+            return read(pl.scan_parquet(path))
         if suffix in (".csv", ".tsv"):
             separator = "\t" if suffix == ".tsv" else ","
             names = pl.read_csv(path, separator=separator, n_rows=0).columns
-            strings = {name: pl.String for name in as_written if name in names}
-            return pl.read_csv(
-                path, separator=separator, infer_schema_length=None, try_parse_dates=True, schema_overrides=strings
+            scan = functools.partial(
+                pl.scan_csv,
+                path,
+                separator=separator,
+                try_parse_dates=True,
+                schema_overrides={name: pl.String for name in as_written if name in names},
             )
+            try:
+                return read(scan(infer_schema_length=_INFERENCE_ROWS))
+            except pl.exceptions.ComputeError:  # a later row is of another type
+                return read(scan(infer_schema_length=None))
     except pl.exceptions.NoDataError as error:
         raise DataError(f"{path} is empty; a table needs a header and rows") from error
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path} cannot be read as {suffix.lstrip('.')}: {reason}") from error
-    raise DataError(f"{path} ends in {suffix!r}; tables are .parquet, .csv or .tsv")
+    raise DataError(f"{path} ends in {suffix!r}; tables are .parquet, .csv(.gz) or .tsv(.gz)")
 
 
-def _require(table: pl.DataFrame, path: Path, names: tuple[str, ...]) -> None:
+def _require(columns: list[str], path: Path, names: tuple[str, ...]) -> None:
     for name in names:
-        if name not in table.columns:
-            raise DataError(f"{path}: {unknown_name('column', name, table.columns)}")
+        if name not in columns:
+            raise DataError(f"{path}: {unknown_name('column', name, columns)}")
 
 
 def _check_names(table: pl.DataFrame, path: Path) -> None:
@@ -94,8 +114,8 @@ def _check_names(table: pl.DataFrame, path: Path) -> None:
             raise DataError(f"{path} has a column {name!r}, a name that mmrec needs for itself; rename it")
 
 
-def _ids(table: pl.DataFrame, path: Path, name: str) -> pl.Expr:
-    kind = table.schema[name]
+def _ids(schema: pl.Schema, path: Path, name: str) -> pl.Expr:
+    kind = schema[name]
     if not (kind.is_integer() or kind in (pl.String, pl.Categorical) or isinstance(kind, pl.Enum)):
         raise DataError(f"{path}: column {name!r} is of type {kind}; ids are strings or whole numbers")
     text = pl.col(name).cast(pl.String)

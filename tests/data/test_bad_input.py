@@ -93,7 +93,7 @@ def test_a_table_that_is_not_what_its_name_says_is_an_error(config, tmp_path):
     (tmp_path / "items.parquet").write_text("item_id,text\na,A\n")
     fails(replace(config, items=tmp_path / "items.parquet"), "cannot be read as parquet")
     (tmp_path / "items.xlsx").write_bytes(b"PK\x03\x04")
-    fails(replace(config, items=tmp_path / "items.xlsx"), "tables are .parquet, .csv or .tsv")
+    fails(replace(config, items=tmp_path / "items.xlsx"), "tables are .parquet, .csv")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)) * 10)
     fails(replace(config, items=tmp_path / "binary.csv"), "binary.csv")
     fails(replace(config, items=tmp_path / "nowhere.csv"), "no file")

@@ -1,0 +1,223 @@
+"""Builds that are killed, crash, or meet the same medium twice: what comes out is what an undisturbed build makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mmrec.data.dataset import Dataset
+from mmrec.data.ingest import IngestConfig, ingest
+from mmrec.errors import DataError
+from tests.conftest import jpeg_bytes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def folder_bytes(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def write_source(root: Path, num_items: int, size_px: int) -> IngestConfig:
+    """Noisy pictures, so that a megabyte holds few of them; one in seven is that of the item before; one is damaged."""
+    (root / "media").mkdir(parents=True)
+    noise = np.random.default_rng(0)
+    rows = []
+    for n in range(num_items):
+        path = root / "media" / f"{n}.png"
+        if n % 7 == 6:
+            path.write_bytes((root / "media" / f"{n - 1}.png").read_bytes())
+        else:
+            write_png(path, noise.integers(0, 256, (size_px, size_px, 3), dtype=np.uint8))
+        rows.append({"item_id": f"i{n}", "text": f"thing {n}", "image": f"media/{n}.png"})
+    (root / "media" / "3.png").write_bytes(b"no picture")
+    pl.DataFrame(rows).write_csv(root / "items.csv")
+    events = [(f"u{n % 5}", f"i{n}", n) for n in range(num_items)]
+    pl.DataFrame(events, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(root / "events.csv")
+    return IngestConfig(
+        items=root / "items.csv", interactions=root / "events.csv", out=root / "out", name="n", shard_size_mb=1
+    )
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    from PIL import Image
+
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> IngestConfig:
+    return write_source(tmp_path_factory.mktemp("source"), 40, 200)  # 120 kB each: eight units
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source: IngestConfig) -> dict[str, bytes]:
+    return folder_bytes(ingest(source))
+
+
+def start(config: IngestConfig, out: Path) -> subprocess.Popen[bytes]:
+    tables = ["--items", str(config.items), "--interactions", str(config.interactions), "--name", "n"]
+    command = [sys.executable, "-m", "mmrec", "ingest", *tables, "--out", str(out), "--shard-size-mb", "1"]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def units_done(out: Path) -> int:
+    ledger = out.with_name(f"{out.name}.build") / "ledger.jsonl"
+    return ledger.read_text().count("\n") if ledger.exists() else 0
+
+
+def test_the_number_of_workers_changes_no_byte(source, undisturbed, tmp_path):
+    assert folder_bytes(ingest(replace(source, out=tmp_path / "out", num_workers=1))) == undisturbed
+    assert len([name for name in undisturbed if name.startswith("media/")]) > 3
+
+
+def test_a_killed_build_goes_on_after_its_last_unit_and_makes_the_same_bytes(source, undisturbed, tmp_path):
+    out = tmp_path / "out"
+    process = start(source, out)
+    while process.poll() is None and units_done(out) < 2:
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not out.exists()
+    ledger = (tmp_path / "out.build" / "ledger.jsonl").read_text().splitlines()
+    kept = {record["shard"] for record in map(json.loads, ledger)}
+    ages = {name: (tmp_path / "out.build" / "units" / name).stat().st_mtime_ns for name in kept}
+    process = start(source, out)
+    while process.poll() is None and units_done(out) <= len(ledger):
+        time.sleep(0.002)
+    for name, age in ages.items():
+        path = tmp_path / "out.build" / "units" / name
+        assert not path.exists() or path.stat().st_mtime_ns == age, "a finished unit is not done again"
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+    assert folder_bytes(out) == undisturbed
+    assert not (tmp_path / "out.build").exists()
+
+
+@pytest.mark.slow
+def test_a_build_killed_at_ten_random_moments_makes_the_same_bytes(source, undisturbed, tmp_path):
+    out, draw, kills = tmp_path / "out", random.Random(0), 0
+    while kills < 10:
+        process = start(source, out)
+        while process.poll() is None and not (tmp_path / "out.build").exists():
+            time.sleep(0.002)
+        try:
+            process.wait(draw.uniform(0, 1.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            kills += 1
+        process.wait()
+        if out.exists():
+            assert folder_bytes(out) == undisturbed
+            shutil.rmtree(out)
+    process = start(source, out)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+    assert folder_bytes(out) == undisturbed
+
+
+def test_a_build_whose_worker_dies_ends_with_the_same_bytes(source, undisturbed, tmp_path):
+    out = tmp_path / "out"
+    process = start(source, out)
+    killed = False
+    while process.poll() is None:
+        for pid in descendants(process.pid):
+            if not killed and units_done(out) and "forkserver" in command_line(pid) and not descendants(pid):
+                os.kill(pid, signal.SIGKILL)
+                killed = True
+        time.sleep(0.002)
+    assert process.returncode == 0, process.communicate()[1].decode()
+    assert killed
+    assert folder_bytes(out) == undisturbed
+
+
+def test_a_killed_build_leaves_no_process_behind(source, tmp_path):
+    process = start(source, tmp_path / "out")
+    while process.poll() is None and not units_done(tmp_path / "out"):
+        time.sleep(0.002)
+    family = descendants(process.pid)
+    assert family
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in family):
+        time.sleep(0.05)
+    assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
+
+
+def test_another_setting_starts_the_build_anew(source, undisturbed, tmp_path):
+    out = tmp_path / "out"
+    process = start(source, out)
+    while process.poll() is None and not units_done(out):
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    other = ingest(replace(source, out=out, seed=1))
+    assert folder_bytes(other) == folder_bytes(ingest(replace(source, out=tmp_path / "plain", seed=1)))
+
+
+def test_two_builds_of_one_folder_at_once_are_refused(source, tmp_path):
+    process = start(source, tmp_path / "out")
+    try:
+        while process.poll() is None and not units_done(tmp_path / "out"):
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGSTOP)
+        with pytest.raises(DataError, match=r"another process is building in .*out\.build; wait for it"):
+            ingest(replace(source, out=tmp_path / "out"))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_equal_media_are_stored_once_and_read_by_each_item(source, undisturbed):
+    dataset = Dataset.open(source.out)
+    first, second = dataset.item_index("i5"), dataset.item_index("i6")
+    assert dataset.read("image", first) == dataset.read("image", second)
+    places = dataset.attributes.select("image.shard", "image.offset").rows()
+    assert places[first] == places[second]
+    stored = [place for place in places if place[0] is not None]
+    assert len(stored) == 39
+    assert len(set(stored)) == 39 - 5
+
+
+def test_what_is_damaged_is_told_of_each_item_that_has_it(tmp_path):
+    (tmp_path / "media").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "media" / f"{name}.jpg").write_bytes(jpeg_bytes(0)[:-300] if name != "c" else jpeg_bytes(1))
+    rows = [{"item_id": name, "image": f"media/{name}.jpg"} for name in ("a", "b", "c")]
+    pl.DataFrame(rows).write_csv(tmp_path / "items.csv")
+    pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [1]}).write_csv(tmp_path / "events.csv")
+    out = ingest(IngestConfig(items=tmp_path / "items.csv", interactions=tmp_path / "events.csv", out=tmp_path / "out"))
+    errors = pl.read_parquet(out / "errors.parquet").filter(pl.col("modality") == "image")
+    assert sorted(errors["item_id"]) == ["a", "b"]
+    assert sorted(message.split(":")[0] for message in errors["message"]) == ["media/a.jpg", "media/b.jpg"]
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, IndexError):
+            continue
+        if parent == pid:
+            found += [int(path.name), *descendants(int(path.name))]
+    return found
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
