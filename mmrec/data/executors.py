@@ -5,11 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 from mmrec.data.units import Unit, UnitResult, UnitSettings, build_unit
@@ -74,7 +77,8 @@ class _Queue:
         broken = False
         while True:
             while not broken and len(running) < 2 * room and (unit := self._take(settings.isolated)) is not None:
-                running[pool.submit(_work, unit, settings)] = unit
+                with _without_main():  # submitting starts the workers
+                    running[pool.submit(_work, unit, settings)] = unit
             if not running:
                 return
             done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -89,6 +93,16 @@ class _Queue:
                     self.crashed.append(unit)
             if not done:
                 yield None
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Workers that start meanwhile do not run the caller's script again, which may build at its top level."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _start_worker(counter: Any) -> None:

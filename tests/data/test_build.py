@@ -77,6 +77,17 @@ def units_done(out: Path) -> int:
     return ledger.read_text().count("\n") if ledger.exists() else 0
 
 
+def test_a_script_without_a_guard_of_its_main_part_can_build(source, undisturbed, tmp_path):
+    (tmp_path / "script.py").write_text(
+        "from pathlib import Path\n"
+        "from mmrec.data.ingest import IngestConfig, ingest\n"
+        f"ingest(IngestConfig(items=Path({str(source.items)!r}), interactions=Path({str(source.interactions)!r}), "
+        f"out=Path({str(tmp_path / 'out')!r}), name='n', shard_size_mb=1))\n"
+    )
+    subprocess.run([sys.executable, str(tmp_path / "script.py")], cwd=tmp_path, check=True)
+    assert folder_bytes(tmp_path / "out") == undisturbed
+
+
 def test_the_number_of_workers_changes_no_byte(source, undisturbed, tmp_path):
     assert folder_bytes(ingest(replace(source, out=tmp_path / "out", num_workers=1))) == undisturbed
     assert len([name for name in undisturbed if name.startswith("media/")]) > 3
