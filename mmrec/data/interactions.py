@@ -122,11 +122,12 @@ def _sort(histories: Histories, what: str) -> None:
     events = histories.events
     moment = [name for name in ("at",) if name in events.columns]
     keys = [_ranks(events["user_id"]), *(events[name].to_physical().to_numpy() for name in moment)]
-    order = np.lexsort(keys[::-1])
+    order = np.lexsort(keys[::-1]).astype(np.uint32 if events.height < 2**32 else np.int64)
     # Only events of one user and moment can be repetitions.
     alike = np.ones(max(len(order) - 1, 0), dtype=bool)
     for key in keys:
-        alike &= key[order[1:]] == key[order[:-1]]
+        ordered = key[order]
+        alike &= ordered[1:] == ordered[:-1]
     tied = np.zeros(len(order), dtype=bool)
     tied[order[1:][alike]] = tied[order[:-1][alike]] = True
     rows = np.flatnonzero(tied)
@@ -181,7 +182,7 @@ def _with_time(table: pl.DataFrame, name: str, path: Path) -> tuple[pl.DataFrame
         return table.with_columns(at.alias("at"), whole.alias("time")), "position"
     largest = table.select(whole.abs().max()).item() or 0
     unit, _, per_second = next(tick for tick in _TICKS if largest < tick[1] or tick[0] == "ns")
-    return table.with_columns(at.alias("at"), (whole // per_second).alias("time")), unit
+    return table.with_columns(at.alias("at"), (whole // per_second if per_second > 1 else whole).alias("time")), unit
 
 
 def _split_codes(table: pl.DataFrame, path: Path) -> pl.DataFrame:
