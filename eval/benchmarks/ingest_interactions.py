@@ -3,8 +3,8 @@
     python -m eval.benchmarks.ingest_interactions --rows 10000000
 
 Measured 2026-11-23, 2-core CPU shared with other work, 10,000,000 rows, 500,000 users, 200,000 items, string ids:
-Parquet 21 to 27 s and 1.2 GB at the peak, CSV 14 to 24 s and 1.2 GB; before ids were read as codes, 37 s and 2.39 GB, CSV 296 s
-and 2.40 GB. Both write the same 135 MB.
+Parquet 21 to 27 s and 1.2 GB at the peak, CSV 14 to 24 s and 1.2 GB; before ids were read as codes, 37 s and 2.39 GB,
+CSV 296 s and 2.40 GB. Both write the same 135 MB.
 """
 
 from __future__ import annotations
