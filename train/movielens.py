@@ -86,13 +86,6 @@ def hybrid() -> TrainConfig:
     return _small_towers(preset("hybrid", DATA, split="global_time", encoders=_sentences()))
 
 
-def hybrid_tuned() -> TrainConfig:
-    """`hybrid` whose sentence encoder's top block learns as well; all towers from 128 items a step."""
-    sentences = {name: replace(encoder, tune="top:1") for name, encoder in _sentences().items()}
-    config = _small_towers(preset("hybrid", DATA, split="global_time", encoders=sentences))
-    return replace(config, tower_items=128)
-
-
 def content_from_scratch() -> TrainConfig:
     """All of it by small towers from scratch, texts too; no ids."""
     return _small_towers(preset("content", DATA, split="global_time"), text=TextConfig(max_tokens=32))
@@ -119,4 +112,4 @@ def _small_towers(config: TrainConfig, **encoders: TextConfig) -> TrainConfig:
 
 
 if __name__ == "__main__":
-    train_recipes(id_only, content, hybrid, hybrid_tuned, content_from_scratch, hybrid_from_scratch)
+    train_recipes(id_only, content, hybrid, content_from_scratch, hybrid_from_scratch)
