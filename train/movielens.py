@@ -30,10 +30,10 @@ Measured 2026-11-23 on one thread of a 2-core CPU shared with other work (`id_on
 | popularity | .0372 | .0184 | .0000 | .0000 |
 | random ranking | .0008 | .0004 | .0008 | .0004 |
 
-On the same queries and with seed 0 `hybrid` is better than `id_only` overall, on new items and on known ones, by paired tests
-(p .0001 to .0008; eval/id_vs_multimodal.py); against baselines the 95 % intervals, .014 (HR) and .009 (NDCG) to each
-side, overlap. New items are found 24 (content) and 32 (hybrid) times as often as by chance, but not as often as by the
-bare words: films that share a rare name are sequels, which a sentence encoder does not care for.
+On the same queries and with seed 0 `hybrid` is better than `id_only` overall, on new items and on known ones, by
+paired tests (p .0001 to .0008; eval/id_vs_multimodal.py); against baselines the 95 % intervals, .014 (HR) and .009
+(NDCG) to each side, overlap. New items are found 24 (content) and 32 (hybrid) times as often as by chance, but not as
+often as by the bare words: films that share a rare name are sequels, which a sentence encoder does not care for.
 
 Leave-one-out (`--split leave_one_out`; one thread shared as above, `id_only` 1,597 s, `hybrid` 1,393 s, more where the
 machine was busier; 2,065 queries, 47 on new items, which nothing finds; 95 % intervals .015 and .009 to each side;

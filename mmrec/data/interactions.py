@@ -259,21 +259,19 @@ def _count_out(histories: Histories, reason: str, kept: pl.DataFrame) -> None:
 
 
 def _match_items(histories: Histories, item_ids: pl.Series, unknown_items: str, path: Path) -> None:
-    codes = pl.Series(item_ids, dtype=pl.Categorical)
-    catalogue = pl.DataFrame({"item_id": codes, "item_idx": np.arange(len(item_ids), dtype=np.int32)})
-    histories.events = histories.events.drop("item_idx", strict=False).join(
-        catalogue, on="item_id", how="left", maintain_order="left"
-    )
-    unknown = histories.events.filter(pl.col("item_idx").is_null())
+    known = pl.Series(item_ids, dtype=pl.Categorical).to_physical().to_numpy()
+    codes = histories.events["item_id"].to_physical().to_numpy()
+    index_of = np.full(max(known.max(initial=0), codes.max(initial=0)) + 1, -1, dtype=np.int32)
+    index_of[known] = np.arange(len(known), dtype=np.int32)
+    histories.events = histories.events.with_columns(pl.Series("item_idx", index_of[codes]))
+    unknown = histories.events.filter(pl.col("item_idx") < 0)
     if unknown.height and unknown_items == "error":
         raise DataError(
             f"{path}: {unknown.height:,} events name {unknown['item_id'].n_unique():,} items not in the item table, "
             f"for example {unknown['item_id'][0]!r}; add them to the items, or leave the events out with "
             "--unknown-items drop"
         )
-    _leave_out(
-        histories, pl.col("item_idx").is_null(), "UnknownItem", "an event with an item that is not in the item table"
-    )
+    _leave_out(histories, pl.col("item_idx") < 0, "UnknownItem", "an event with an item that is not in the item table")
 
 
 def _reasons(left_out: dict[str, int]) -> str:

@@ -161,7 +161,7 @@ def test_later_events_do_not_change_earlier_vectors(encoder):
     changed = items.clone()
     changed[4:] *= -2.0
     before, after = encoder(items, sequences(6)), encoder(changed, sequences(6))
-    torch.testing.assert_close(before[:4], after[:4], atol=1e-6, rtol=0)
+    torch.testing.assert_close(before[:4], after[:4], atol=1e-5, rtol=0)
     assert not torch.allclose(before[4:], after[4:], atol=1e-3)
 
 
@@ -197,7 +197,7 @@ def test_an_untrained_sasrec_is_the_mean_in_which_later_events_weigh_more():
     items = torch.nn.functional.normalize(torch.randn(3, DIM), dim=-1)
     found = encoder(items, sequences(3))[-1]
     weights = torch.exp(-0.5 * torch.tensor([2.0, 1.0, 0.0]))
-    torch.testing.assert_close(found, (weights / weights.sum()) @ items, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found, (weights / weights.sum()) @ items, atol=1e-5, rtol=0)
 
 
 def test_hstu_equals_its_formula_written_out_in_float64():
@@ -324,4 +324,4 @@ def test_the_recency_mean_equals_its_definition():
     found = mean(items, Packed(sequences(150)))
     for n in (0, 1, 63, 64, 149):
         weights = torch.exp(-0.3 * torch.arange(n, -1, -1, dtype=torch.float64))
-        torch.testing.assert_close(found[n], (weights / weights.sum()) @ items[: n + 1], atol=1e-6, rtol=0)
+        torch.testing.assert_close(found[n], (weights / weights.sum()) @ items[: n + 1], atol=1e-5, rtol=0)
