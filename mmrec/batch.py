@@ -29,6 +29,7 @@ class ItemBatch:
             is absent from the dictionary.
         reread: for modalities of which ``inputs`` has kept outputs of a network, the items that the network reads all
             the same: which of the P they are, ascending, and their media. ("R",)
+        keys: 64 random bits of each item in this step, from which its dropout follows; None in inference. ("I",)
     """
 
     item_idx: Int[Tensor, " I"]
@@ -36,6 +37,7 @@ class ItemBatch:
     present: Bool[Tensor, "I M"]
     inputs: dict[str, dict[str, Tensor]]
     reread: dict[str, tuple[Int[Tensor, " R"], dict[str, Tensor]]] = field(default_factory=dict)
+    keys: Int[Tensor, " I"] | None = None
 
     def __len__(self) -> int:
         return self.item_idx.shape[0]
@@ -50,6 +52,7 @@ class ItemBatch:
             present=self.present.to(device),
             inputs={name: move(group) for name, group in self.inputs.items()},
             reread={name: (rows.to(device), move(group)) for name, (rows, group) in self.reread.items()},
+            keys=None if self.keys is None else self.keys.to(device),
         )
 
 
@@ -65,6 +68,7 @@ class SequenceBatch:
             there is none to learn from; None in inference. ("N",)
         query_times: when the next item is asked for, seconds since 1970; None where it is not known. ("N",)
         masked: True for events whose item the user encoder may not see, because it is asked for; None: no event. ("N",)
+        keys: 64 random bits of each event in this step, from which its dropout follows; None in inference. ("N",)
     """
 
     item_idx: Int[Tensor, " N"]
@@ -73,6 +77,7 @@ class SequenceBatch:
     target_idx: Int[Tensor, " N"] | None = None
     query_times: Int[Tensor, " N"] | None = None
     masked: Bool[Tensor, " N"] | None = None
+    keys: Int[Tensor, " N"] | None = None
 
     def __len__(self) -> int:
         return self.offsets.shape[0] - 1
@@ -92,6 +97,7 @@ class SequenceBatch:
             target_idx=move(self.target_idx),
             query_times=move(self.query_times),
             masked=move(self.masked),
+            keys=move(self.keys),
         )
 
 

@@ -286,8 +286,10 @@ def search(
 def recommend(
     export: Positional[Path],
     items: tuple[str, ...] = (),
+    times: tuple[int, ...] = (),
     user: str | None = None,
     data: Path | None = None,
+    at: int | None = None,
     k: int = 10,
     blend: bool = True,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
@@ -297,35 +299,43 @@ def recommend(
     Args:
         export: folder made by `mmrec export`.
         items: item ids, oldest first.
+        times: when each of them was taken, seconds since 1970; for models that read times (HSTU).
         user: user id in the dataset; needs --data.
         data: dataset folder with the user's history.
+        at: when the next item is asked for, seconds since 1970; for models that are told. The default is now.
         k: number of answers.
         blend: add the exported counts to the scores, where the export has them (`mmrec export --blend`).
         as_json: print JSON instead of a table.
     """
+    import json
+    import time
+
     import numpy as np
     import torch
 
-    from mmrec.data.sequences import Sequences, pack
     from mmrec.index import ExportIndex
     from mmrec.index import recommend as best_items
-    from mmrec.inference import encode_histories
+    from mmrec.inference import encode_history
     from mmrec.model import load_user_encoder
 
     opened = ExportIndex.open(export)
     if bool(items) == (user is not None):
         raise ConfigError("give either --items ID [ID ...] or --user ID with --data DATASET")
-    history = items if user is None else _history_of(user, data)
-    vectors = torch.from_numpy(opened.vectors_of(history))
-    events = Sequences(
-        user_ids=np.array(["query"]),
-        offsets=pack(np.array([len(history)])),
-        item_idx=np.arange(len(history), dtype=np.int32),
-        timestamps=None,
-        split=None,
-        order="position",
-    )
-    encoded = encode_histories(load_user_encoder(export / "model"), vectors, events)[0].numpy()
+    if times and len(times) != len(items):
+        raise ConfigError(f"--times has {len(times)} values for {len(items)} items; give one for each")
+    history, when = (items, times or None) if user is None else _history_of(user, data)
+    encoder = load_user_encoder(export / "model")
+    trained_on = json.loads((export / "model" / "dataset.json").read_text())
+    if encoder.reads_times and trained_on["order"] == "timestamp" and when is None:
+        raise ConfigError(
+            "this model reads when items were taken; give --times, one for each item (seconds since 1970)"
+        )
+    encoded = encode_history(
+        encoder,
+        torch.from_numpy(opened.vectors_of(history)),
+        None if when is None else np.array(when, dtype=np.int64),
+        query_time=int(time.time()) if at is None else at,
+    ).numpy()
     bonus = None
     if blend and "model/blend.json" in opened.files:
         from mmrec.blend import Blend
@@ -334,7 +344,8 @@ def recommend(
     _print_hits(best_items(opened, encoded, k, exclude=set(history), bonus=bonus), as_json)
 
 
-def _history_of(user: str, data: Path | None) -> tuple[str, ...]:
+def _history_of(user: str, data: Path | None) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
+    """Item ids of a user of the dataset, oldest first, and their times, if events have any."""
     import numpy as np
 
     from mmrec.data.dataset import Dataset
@@ -346,7 +357,9 @@ def _history_of(user: str, data: Path | None) -> tuple[str, ...]:
     if len(row) == 0:
         known = dataset.sequences.user_ids[:5].tolist()
         raise DataError(f"unknown user {user!r} in {data}; its users are like {', '.join(known)}")
-    return tuple(dataset.item_ids[dataset.sequences.items_of(int(row[0]))].tolist())
+    taken = dataset.sequences.take(row)
+    times = None if taken.timestamps is None else tuple(taken.timestamps.tolist())
+    return tuple(dataset.item_ids[taken.item_idx].tolist()), times
 
 
 def _print_hits(hits: list[Hit], as_json: bool) -> None:

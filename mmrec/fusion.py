@@ -85,6 +85,9 @@ class ConcatFusionConfig:
         return ConcatFusion(dim, num_modalities, self)
 
 
+# Between the keys of an item's tokens: an odd number of 64 bits, so that tokens of two items hardly ever share one.
+_TOKEN = 0x2545F4914F6CDD1D
+
 FusionConfig = AttentionFusionConfig | SumFusionConfig | MeanFusionConfig | GatedFusionConfig | ConcatFusionConfig
 
 FUSIONS = {
@@ -98,11 +101,16 @@ FUSIONS = {
 
 class Fusion(nn.Module, ABC):
     """Tokens of the present modalities -> one vector; args of both methods: tokens; mask, True = real; modality: which
-    modality each token column belongs to."""
+    modality each token column belongs to; and of ``forward`` in training, keys: 64 random bits of each item, from which
+    its dropout follows."""
 
     @abstractmethod
     def forward(
-        self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
+        self,
+        tokens: Float[Tensor, "I T D"],
+        mask: Bool[Tensor, "I T"],
+        modality: Int[Tensor, " T"],
+        keys: Int[Tensor, " I"] | None = None,
     ) -> Float[Tensor, "I D"]: ...
 
     @abstractmethod
@@ -129,7 +137,11 @@ class SumFusion(Fusion):
         self.nothing = nn.Parameter(torch.randn(dim) * dim**-0.5)
 
     def forward(
-        self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
+        self,
+        tokens: Float[Tensor, "I T D"],
+        mask: Bool[Tensor, "I T"],
+        modality: Int[Tensor, " T"],
+        keys: Int[Tensor, " I"] | None = None,
     ) -> Float[Tensor, "I D"]:
         member = F.one_hot(modality, len(self.gate)).to(tokens.dtype)  # (T, M)
         real = mask.to(tokens.dtype)
@@ -173,10 +185,14 @@ class AttentionFusion(Fusion):
         nn.init.zeros_(self.out.bias)
 
     def forward(
-        self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
+        self,
+        tokens: Float[Tensor, "I T D"],
+        mask: Bool[Tensor, "I T"],
+        modality: Int[Tensor, " T"],
+        keys: Int[Tensor, " I"] | None = None,
     ) -> Float[Tensor, "I D"]:
         total = self.sum(tokens, mask, modality)
-        query, key, value, visible = self._projected(tokens, mask, modality)
+        query, key, value, visible = self._projected(tokens, mask, modality, keys)
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None])  # (I, H, K, D / H)
         residual = self.out(found.transpose(1, 2).flatten(1)) / tokens.shape[-1] ** 0.5
         return total + residual * mask.any(1)[:, None]
@@ -189,14 +205,17 @@ class AttentionFusion(Fusion):
         return (weights * mask) @ F.one_hot(modality, len(self.modality)).to(weights.dtype)
 
     def _projected(
-        self, tokens: Tensor, mask: Tensor, modality: Tensor
+        self, tokens: Tensor, mask: Tensor, modality: Tensor, keys: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Bool[Tensor, "I T"]]:
         """Queries, keys and values by head, and which tokens the queries look at."""
         tokens = tokens.masked_fill(~mask[..., None], 0.0)
         # A row without tokens would be a softmax over nothing; it looks at everything and its result is not used.
         visible = mask | ~mask.any(1)[:, None]
         scale = tokens.shape[-1] ** 0.5
-        seen = self.dropout(tokens[visible] * scale) + self.modality[modality.expand_as(visible)[visible]]
+        if keys is not None:  # of each token, by its modality and place in it: columns differ from batch to batch
+            place = (modality[:, None] == modality).tril(-1).sum(1) + (modality << 32)
+            keys = (keys[:, None] + _TOKEN * place)[visible]
+        seen = self.dropout(tokens[visible] * scale, keys) + self.modality[modality.expand_as(visible)[visible]]
         key_value = tokens.new_zeros(*visible.shape, 2 * tokens.shape[-1])  # most items lack most modalities
         key, value = key_value.index_put((visible,), self.key_value(seen).to(tokens.dtype)).chunk(2, dim=-1)
         query = self.latents.expand(len(tokens), -1, -1)
@@ -217,7 +236,7 @@ class MeanFusion(Fusion):
         self.num_modalities = num_modalities
         self.nothing = nn.Parameter(torch.randn(dim) * dim**-0.5)
 
-    def forward(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Tensor, modality: Tensor, keys: Tensor | None = None) -> Tensor:
         means, present = _means(tokens, mask, modality, self.num_modalities)
         weights = _evenly(present)
         mean = torch.einsum("im,imd->id", weights, means)
@@ -240,7 +259,7 @@ class GatedFusion(Fusion):
         self.bias = nn.Parameter(torch.zeros(num_modalities))
         self.nothing = nn.Parameter(torch.randn(dim) * dim**-0.5)
 
-    def forward(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Tensor, modality: Tensor, keys: Tensor | None = None) -> Tensor:
         means, present = _means(tokens, mask, modality, len(self.bias))
         total = torch.einsum("im,imd->id", self._weights(means, present), means)
         return torch.where(mask.any(1, keepdim=True), total, self.nothing)
@@ -269,12 +288,12 @@ class ConcatFusion(Fusion):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Tensor, modality: Tensor, keys: Tensor | None = None) -> Tensor:
         means, present = _means(tokens, mask, modality, len(self.missing))
         mean = torch.einsum("im,imd->id", _evenly(present), means)
         filled = torch.where(present[..., None] > 0, means, self.missing)
         scale = means.shape[-1] ** 0.5
-        found = mean + self.out(F.gelu(self.read(self.dropout(filled.flatten(1) * scale)))) / scale
+        found = mean + self.out(F.gelu(self.read(self.dropout(filled.flatten(1) * scale, keys)))) / scale
         return torch.where(mask.any(1, keepdim=True), found, self.nothing)
 
     def shares(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:

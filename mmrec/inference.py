@@ -33,6 +33,7 @@ __all__ = [
     "Explanation",
     "encode_catalog",
     "encode_histories",
+    "encode_history",
     "encode_views",
     "explain_items",
     "graph_writers",
@@ -269,6 +270,30 @@ def _fill(
             yield len(chunk)
 
 
+def encode_history(
+    user_encoder: UserEncoder, vectors: Tensor, timestamps: np.ndarray | None = None, *, query_time: int | None = None
+) -> Tensor:
+    """Unit vector of one user after the given items, ("D",) float32.
+
+    Args:
+        vectors: of the items taken, oldest first. ("L", "D")
+        timestamps: when they were taken, seconds since 1970, for encoders that read times. int64 (L,)
+        query_time: when the next item is asked for, for encoders that are told.
+
+    Raises: ConfigError if the encoder needs times that are not given.
+    """
+    history = Sequences(
+        user_ids=np.array(["query"]),
+        offsets=pack(np.array([len(vectors)])),
+        item_idx=np.arange(len(vectors), dtype=np.int32),
+        timestamps=timestamps,
+        split=None,
+        order="position" if timestamps is None else "timestamp",
+    )
+    asked = None if query_time is None else np.array([query_time])
+    return encode_histories(user_encoder, vectors, history, query_times=asked)[0]
+
+
 @torch.inference_mode()
 def encode_histories(
     user_encoder: UserEncoder,
@@ -276,7 +301,7 @@ def encode_histories(
     history: Sequences,
     *,
     query_times: np.ndarray | None = None,
-    chunk: int = 1024,
+    chunk_events: int = 32_768,
 ) -> Tensor:
     """Unit vectors of users after the last event of each history, ("Q", "D") float32.
 
@@ -287,14 +312,15 @@ def encode_histories(
         vectors: vectors of the whole catalogue. ("V", "D")
         history: the known events; only the last ``max_length`` are read.
         query_times: when each history's next item is asked for, for encoders that are told. ("Q",)
-        chunk: histories encoded at once.
+        chunk_events: events encoded at once, one history at least, so that memory does not grow with the lengths.
     """
     was_training = user_encoder.training
     user_encoder.eval()
     users = torch.zeros(len(history), vectors.shape[1], device=vectors.device)
     filled = np.flatnonzero(history.lengths)
-    for start in range(0, len(filled), chunk):
-        rows = filled[start : start + chunk]
+    num_read = np.minimum(history.lengths[filled], user_encoder.max_length)
+    chunks = (np.cumsum(num_read) - num_read) // chunk_events  # of each history's first event
+    for rows in np.split(filled, np.flatnonzero(np.diff(chunks)) + 1) if len(filled) else ():
         batch = _last_events(history, rows, user_encoder.max_length, query_times).to(vectors.device)
         after = F.normalize(user_encoder(vectors[batch.item_idx], batch), dim=-1)
         users[torch.from_numpy(rows).to(vectors.device)] = after[batch.offsets[1:] - 1].float()

@@ -20,9 +20,11 @@ from mmrec.batch import ItemBatch
 from mmrec.data.dataset import Dataset
 from mmrec.errors import ConfigError
 from mmrec.fusion import AttentionFusionConfig, FusionConfig
+from mmrec.keyed_random import mix
 from mmrec.modality_encoders import AnyEncoderConfig, EncoderConfig, ModalityEncoder, Preprocessing
 from mmrec.modality_encoders.base import Tokens, in_chunks
 from mmrec.modality_encoders.foundation import FoundationEncoder
+from mmrec.modality_encoders.item_id import ItemIdEncoder
 from mmrec.modality_encoders.tower import TowerEncoder
 
 __all__ = [
@@ -67,12 +69,14 @@ class ItemTokens:
         mask: True = real. ("I", "T")
         modality: column of the modality that each token belongs to. ("T",)
         unused: zero, with a gradient path to the encoders that had nothing to do.
+        keys: of each item, for dropout; None in inference. ("I",)
     """
 
     tokens: Float[Tensor, "I T D"]
     mask: Bool[Tensor, "I T"]
     modality: Int[Tensor, " T"]
     unused: Float[Tensor, ""]
+    keys: Int[Tensor, " I"] | None = None
 
 
 class ItemEncoder(nn.Module):
@@ -125,14 +129,17 @@ class ItemEncoder(nn.Module):
             if name not in items.inputs:
                 unused = unused + _no_gradient(encoder)
                 continue
-            found, real = self._encode(encoder, items.inputs[name])  # (P, T, D), (P, T)
-            if name in items.reread:
-                rows, media = items.reread[name]
-                found, real = _put((found, real), rows, self._encode(encoder, media))
-            elif "features" in items.inputs[name]:
-                unused = unused + _no_gradient(encoder)
             column = self.columns[name]
             rows = items.present[:, column]
+            inputs = items.inputs[name]
+            if items.keys is not None and isinstance(encoder, ItemIdEncoder):
+                inputs = {**inputs, "keys": items.keys[rows]}
+            found, real = self._encode(encoder, inputs)  # (P, T, D), (P, T)
+            if name in items.reread:
+                again, media = items.reread[name]
+                found, real = _put((found, real), again, self._encode(encoder, media))
+            elif "features" in items.inputs[name]:
+                unused = unused + _no_gradient(encoder)
             tokens.append(found.new_zeros(len(items), *found.shape[1:]).index_put((rows,), found))
             masks.append(real.new_zeros(len(items), real.shape[1]).index_put((rows,), real))
             modality += [column] * found.shape[1]
@@ -140,13 +147,15 @@ class ItemEncoder(nn.Module):
             tokens, modality = [unused.new_zeros(len(items), 1, self.dim)], [0]
             masks = [torch.zeros(len(items), 1, dtype=torch.bool, device=unused.device)]
         columns = torch.tensor(modality, device=tokens[0].device)
-        return ItemTokens(tokens=torch.cat(tokens, 1), mask=torch.cat(masks, 1), modality=columns, unused=unused)
+        return ItemTokens(
+            tokens=torch.cat(tokens, 1), mask=torch.cat(masks, 1), modality=columns, unused=unused, keys=items.keys
+        )
 
     def _encode(self, encoder: nn.Module, inputs: dict[str, Tensor]) -> Tokens:
         """Tokens and their mask; in training ``chunk_items`` at a time, each chunk computed again in the backward pass.
 
-        The gradients are those of encoding everything at once, dropout included: each chunk is computed again with the
-        random numbers that it had. To DistributedDataParallel it is one backward pass like any other.
+        The gradients are those of encoding everything at once. To DistributedDataParallel it is one backward pass like
+        any other.
 
         Source: gradient caching, Gao et al. 2021; here by recomputation (Chen et al. 2016) instead of a second pass.
         """
@@ -161,7 +170,7 @@ class ItemEncoder(nn.Module):
 
     def fuse(self, tokens: ItemTokens) -> Float[Tensor, "I D"]:
         """One vector an item."""
-        return self.fusion(tokens.tokens, tokens.mask, tokens.modality) + tokens.unused
+        return self.fusion(tokens.tokens, tokens.mask, tokens.modality, tokens.keys) + tokens.unused
 
     def content_vectors(self, tokens: ItemTokens) -> tuple[Float[Tensor, "C I D"], Bool[Tensor, "C I"]]:
         """By content modality (all but the id), the unit mean of each item's tokens, and whether it has any."""
@@ -231,35 +240,18 @@ def load_preprocessings(config: ItemEncoderConfig, folder: Path) -> dict[str, Pr
     return {name: encoder.load_preprocessing(folder / name) for name, encoder in config.encoders.items()}
 
 
-def modality_dropout(
-    present: np.ndarray, rates: np.ndarray, seed: int, epoch: int, step: int, item_idx: np.ndarray
-) -> np.ndarray:
-    """Which modalities stay visible in a step: a pure function of (seed, epoch, step, item, modality).
+def modality_dropout(present: np.ndarray, rates: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Which modalities stay visible in a step: a pure function of the items' keys.
 
     Args:
         present: what each item has. bool (I, M)
         rates: probability that a modality is hidden. (M,)
-        item_idx: catalogue indices. (I,)
+        keys: 64 random bits of each item in this step. uint64 (I,)
 
     Returns: bool (I, M). An item that would lose everything keeps everything.
     """
-    key = np.array([seed, epoch, step], dtype=np.uint64)
-    state = np.uint64(0)
-    with np.errstate(over="ignore"):
-        for number in key:
-            state = _mix(state ^ number)
-        items = _mix(state ^ item_idx.astype(np.uint64))
-        columns = np.arange(len(rates), dtype=np.uint64)
-        draws = _mix(items[:, None] + columns * np.uint64(0x9E3779B97F4A7C15))
+    draws = mix(keys[:, None] ^ mix(np.arange(len(rates), dtype=np.uint64)))
     keep = (draws >> np.uint64(11)) * 2.0**-53 >= rates
     lost = ~(present & keep).any(1)
     keep[lost] = True
     return keep
-
-
-def _mix(value: np.ndarray | np.uint64) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele et al. 2014): every input bit changes half of the output bits."""
-    value = np.asarray(value) + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from mmrec.batch import ItemBatch, SequenceBatch, StepBatch
 from mmrec.config import from_dict, to_dict
 from mmrec.distributed import all_gather_rows, gather_shares, rank, world_size
-from mmrec.errors import CheckpointError
+from mmrec.dropout import number_dropouts
+from mmrec.errors import CheckpointError, ConfigError
 from mmrec.item_encoder import ItemEncoderConfig, ItemTokens, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import ItemInputs
 from mmrec.modality_encoders import ModalityEncoder, Preprocessing
@@ -38,6 +39,7 @@ from mmrec.objectives import (
     next_item_loss,
     sigmoid_contrastive,
 )
+from mmrec.objectives.excluded import Runs
 from mmrec.user_encoders import SASRecConfig, UserEncoder, UserEncoderConfig
 
 __all__ = ["ModelConfig", "Recommender", "load_model", "load_user_encoder", "load_weights", "model_hash", "save_model"]
@@ -58,7 +60,11 @@ class ModelConfig:
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     modality_alignment: ModalityAlignmentConfig = field(default_factory=ModalityAlignmentConfig)
     temperature: float = 0.07
-    """Start of the learned temperature that divides inner products in the objectives; greater than 0."""
+    """Start of the learned temperature that divides inner products in the objectives; .01 to 1."""
+
+    def __post_init__(self) -> None:
+        if not 1 / MAX_SCALE <= self.temperature <= 1.0:
+            raise ConfigError(f"temperature is {self.temperature}; it must lie between {1 / MAX_SCALE} and 1")
 
     def build(
         self,
@@ -95,14 +101,15 @@ class Recommender(nn.Module):
         self.inputs = ItemInputs(preprocessings)
         self.item_encoder = config.item_encoder.build(preprocessings, only, ready)
         self.user_encoder = config.user_encoder.build(config.item_encoder.dim)
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        self.log_scale = nn.Parameter(torch.tensor([-math.log(config.temperature)]))
         sigmoids = {
             "next_item": config.next_item.loss == "gbce",
             "contrastive": config.contrastive.form == "sigmoid" and config.contrastive.weight > 0,
         }
-        start = {name: torch.tensor(LOGIT_BIAS) for name, needed in sigmoids.items() if needed}
+        start = {name: torch.tensor([LOGIT_BIAS]) for name, needed in sigmoids.items() if needed}
         self.logit_bias = nn.ParameterDict(start)
         self.bank: tuple[Tensor, Tensor] | None = None
+        number_dropouts(self)
 
     def encode_items(self, items: ItemBatch) -> Float[Tensor, "I D"]:
         """Vectors of unit length, whatever modalities each item has."""
@@ -123,7 +130,7 @@ class Recommender(nn.Module):
         table = gather_shares(mine, len(step.step_items))  # (S, D): all items of the step, by catalogue index
         sequences = step.sequences
         users = self.encode_users(table[_rows(step, sequences.item_idx)], sequences)  # (N, D)
-        scale = self.log_scale.exp()
+        scale = self.log_scale.exp()[0]
         losses = {"next_item": self._next_item(step, users, table, scale)}
         if self.config.contrastive.weight > 0:
             losses["contrastive"] = self._contrastive(step, users, table, scale)
@@ -157,7 +164,7 @@ class Recommender(nn.Module):
             losses = next_item_loss(users, targets, target_idx, candidates, candidate_idx, log_q, scale, seen)
         else:
             losses = gbce_loss(
-                users, targets, target_idx, candidates, candidate_idx, scale, self.logit_bias["next_item"],
+                users, targets, target_idx, candidates, candidate_idx, scale, self.logit_bias["next_item"][0],
                 num_items=step.num_items, calibration=config.calibration, seen=seen,
             )  # fmt: skip
         return losses.sum() * (world_size() / step.num_targets)
@@ -174,7 +181,7 @@ class Recommender(nn.Module):
         return item_idx, vectors.to(table.dtype).index_put((place,), table), torch.zeros_like(vectors[:, 0])
 
     def _contrastive(self, step: StepBatch, users: Tensor, table: Tensor, scale: Tensor) -> Tensor:
-        """The last vector of each history and its target, over the global batch."""
+        """The last vector of each history and its target, over the global batch; every history has events."""
         last = step.sequences.offsets[1:] - 1
         item_idx = _targets(step.sequences)[last]
         users = users[last]
@@ -186,7 +193,7 @@ class Recommender(nn.Module):
         first = sum(step.rank_users[: rank()])
         positive = first + torch.arange(len(last), device=last.device)
         if self.config.contrastive.form == "sigmoid":
-            bias = self.logit_bias["contrastive"]
+            bias = self.logit_bias["contrastive"][0]
             losses = sigmoid_contrastive(users, all_items, positive, item_idx, all_item_idx, scale, bias)
             return losses.sum() * (world_size() / num_users)
         both = info_nce(users, all_items, positive, item_idx, all_item_idx, scale) + info_nce(
@@ -205,21 +212,16 @@ class Recommender(nn.Module):
         return total * (world_size() / max(num_terms, 1))
 
 
-def _seen_candidates(
-    sequences: SequenceBatch, candidate_idx: Int[Tensor, " C"], known: Bool[Tensor, " N"]
-) -> tuple[Int[Tensor, " S"], Int[Tensor, " S"]]:
-    """Pairs (row among the events with a known target, candidate that stands in the history up to that event)."""
+def _seen_candidates(sequences: SequenceBatch, candidate_idx: Int[Tensor, " C"], known: Bool[Tensor, " N"]) -> Runs:
+    """Each event's item, where it is a candidate, is no negative from that event on to the end of its history.
+
+    Rows are the events with a known target.
+    """
     place = torch.searchsorted(candidate_idx, sequences.item_idx).clamp(max=len(candidate_idx) - 1)
     is_candidate = candidate_idx[place] == sequences.item_idx
-    # Event n of a history of length L is seen by the events from n to the history's last: stop - n of them.
-    event = torch.arange(len(place), device=place.device)
-    watchers = torch.repeat_interleave(sequences.offsets[1:], sequences.lengths) - event
-    first = torch.repeat_interleave(event, watchers)
-    before = torch.cumsum(watchers, 0) - watchers
-    later = first + torch.arange(len(first), device=place.device) - torch.repeat_interleave(before, watchers)
-    kept = is_candidate[first] & known[later]
-    row = torch.cumsum(known, 0) - 1  # of an event, among those with a known target
-    return row[later[kept]], place[first[kept]]
+    before = F.pad(torch.cumsum(known, 0), (1, 0))  # rows of the events before each one
+    stops = before[torch.repeat_interleave(sequences.offsets[1:], sequences.lengths)]
+    return place[is_candidate], before[:-1][is_candidate], stops[is_candidate]
 
 
 def _targets(sequences: SequenceBatch) -> Int[Tensor, " N"]:

@@ -115,3 +115,15 @@ def test_the_share_of_a_modality_in_attention_is_the_mean_of_its_attention_weigh
             for weight, modality in zip(weights, MODALITY[real], strict=True):
                 expected[item, modality] += weight / 2
     torch.testing.assert_close(fusion.shares(tokens, MASK, MODALITY), expected)
+
+
+def test_what_dropout_hides_of_an_item_does_not_depend_on_which_modalities_the_batch_has(tokens):
+    """Each rank has its own share of a step's items, and columns only for the modalities that these have."""
+    fusion = AttentionFusionConfig(dropout=0.5).build(DIM, 3).double()
+    for parameter in fusion.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    keys = torch.tensor([11, 12, 13, 14])
+    whole = fusion(tokens[2:3], MASK[2:3], MODALITY, keys[2:3])  # item 2 has a text alone
+    alone = fusion(tokens[2:3, 1:2], MASK[2:3, 1:2], MODALITY[1:2], keys[2:3])
+    torch.testing.assert_close(alone, whole, atol=1e-12, rtol=0)
+    assert (fusion(tokens[2:3], MASK[2:3], MODALITY, keys[3:]) - whole).abs().max() > 1e-3, "another key, another mask"

@@ -71,7 +71,7 @@ class ItemIdPreprocessing(Preprocessing):
 
 
 class ItemIdEncoder(ModalityEncoder):
-    """One token: the item's embedding row."""
+    """One token: the item's embedding row. Inputs: "rows" and, in training, "keys" of the items, each ("P",)."""
 
     def __init__(self, num_rows: int, dim: int, config: ItemIdConfig) -> None:
         super().__init__()
@@ -81,6 +81,5 @@ class ItemIdEncoder(ModalityEncoder):
 
     def forward(self, inputs: dict[str, Tensor]) -> Tokens:
         rows = inputs["rows"]
-        return self.dropout(self.embedding(rows))[:, None], torch.ones(
-            len(rows), 1, dtype=torch.bool, device=rows.device
-        )
+        tokens = self.dropout(self.embedding(rows), inputs.get("keys"))[:, None]
+        return tokens, torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)

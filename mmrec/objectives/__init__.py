@@ -1,12 +1,14 @@
 """What training minimises: pure functions of tensors, each with its configuration beside it."""
 
 from mmrec.objectives.contrastive import ContrastiveConfig, info_nce, sigmoid_contrastive
+from mmrec.objectives.excluded import Excluded
 from mmrec.objectives.gbce import gbce_loss
 from mmrec.objectives.modality_alignment import ModalityAlignmentConfig, modality_alignment
 from mmrec.objectives.next_item import NextItemConfig, log_inclusion_probability, next_item_loss
 
 __all__ = [
     "ContrastiveConfig",
+    "Excluded",
     "ModalityAlignmentConfig",
     "NextItemConfig",
     "gbce_loss",

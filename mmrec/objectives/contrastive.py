@@ -49,7 +49,7 @@ def info_nce(
 
     Source: van den Oord et al. 2018, eq. 4.
     """
-    logits = (scale * (rows @ columns.T)).to(torch.promote_types(rows.dtype, torch.float32))  # (R, B)
+    logits = _logits(rows, columns, scale)
     other, is_positive = _pairs(positive, row_item_idx, column_item_idx)
     return F.cross_entropy(logits.masked_fill(~(other | is_positive), -torch.inf), positive, reduction="none")
 
@@ -73,9 +73,18 @@ def sigmoid_contrastive(
 
     Source: Zhai et al. 2023, "Sigmoid loss for language image pre-training", eq. 1; masked as :func:`info_nce`.
     """
-    logits = (scale * (rows @ columns.T) + bias).to(torch.promote_types(rows.dtype, torch.float32))  # (R, B)
+    logits = _logits(rows, columns, scale) + bias
     other, is_positive = _pairs(positive, row_item_idx, column_item_idx)
     return F.softplus(torch.where(is_positive, -logits, logits)).masked_fill(~(other | is_positive), 0.0).sum(1)
+
+
+def _logits(
+    rows: Float[Tensor, "R D"], columns: Float[Tensor, "B D"], scale: Float[Tensor, ""] | float
+) -> Float[Tensor, "R B"]:
+    """In float32 at least, whatever autocast says: at a scale of 100 the digits of bfloat16 are not enough."""
+    dtype = torch.promote_types(rows.dtype, torch.float32)
+    with torch.autocast(rows.device.type, enabled=False):
+        return scale * (rows.to(dtype) @ columns.to(dtype).T)
 
 
 def _pairs(

@@ -5,12 +5,12 @@ Legend: N events with a known next item, C candidates of the step, D model width
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmrec.objectives.blocked_softmax import blocked_softplus_sum
+from mmrec.objectives.excluded import Runs
 from mmrec.objectives.next_item import no_negatives
 
 __all__ = ["gbce_loss"]
@@ -27,7 +27,7 @@ def gbce_loss(
     *,
     num_items: int,
     calibration: float,
-    seen: tuple[Int[Tensor, " S"], Int[Tensor, " S"]] | None = None,
+    seen: Runs | None = None,
 ) -> Float[Tensor, " N"]:
     """``-(beta log sigmoid(s+) + sum over K negatives of log(1 - sigmoid(s-))) / (K + 1)``, in nats per event.
 
@@ -45,10 +45,8 @@ def gbce_loss(
     Source: Petrov and Macdonald 2023, "gSASRec", eqs. 13 to 17; the bias as in SigLIP (Zhai et al. 2023).
     """
     excluded = no_negatives(target_idx, candidate_idx, seen)
-    pairs = torch.unique(excluded[0] * len(candidates) + excluded[1])  # a seen item may be a hit too
-    left_out = torch.bincount(pairs // max(len(candidates), 1), minlength=len(users))
-    negatives = blocked_softplus_sum(users, candidates, scale, bias, excluded)
-    num_negatives = (len(candidates) - left_out).to(negatives.dtype)
+    negatives, count = blocked_softplus_sum(users, candidates, scale, bias, excluded)
+    num_negatives = count.to(negatives.dtype)
     positive = (scale * (users * targets).sum(-1) + bias).to(negatives.dtype)
     beta = 1.0 + calibration * (num_negatives / max(num_items - 1, 1) - 1.0)
     return (negatives - beta * F.logsigmoid(positive)) / (num_negatives + 1)

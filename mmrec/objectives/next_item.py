@@ -5,7 +5,7 @@ Legend: N events with a known next item, C candidates of the step, D model width
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmrec.errors import ConfigError
 from mmrec.objectives.blocked_softmax import blocked_logsumexp
+from mmrec.objectives.excluded import Excluded, Runs
 
 __all__ = ["NextItemConfig", "log_inclusion_probability", "next_item_loss", "no_negatives"]
 
@@ -58,7 +59,7 @@ def next_item_loss(
     candidate_idx: Int[Tensor, " C"],
     log_inclusion: Float[Tensor, " C"],
     scale: Float[Tensor, ""] | float,
-    seen: tuple[Int[Tensor, " S"], Int[Tensor, " S"]] | None = None,
+    seen: Runs | None = None,
 ) -> Float[Tensor, " N"]:
     """Cross-entropy of the item taken next, in nats per event.
 
@@ -74,7 +75,8 @@ def next_item_loss(
         candidate_idx: their catalogue indices, ascending.
         log_inclusion: log probability that each candidate is among the candidates; 0 for all gives the full softmax.
         scale: 1 / temperature, multiplied into every inner product.
-        seen: (events, candidates) that are no negatives of each other, as rows of ``users`` and ``candidates``.
+        seen: runs of events and the candidate that is no negative of theirs: :class:`mmrec.objectives.Excluded`'s
+            (columns, starts, stops).
 
     Returns: at least 0; 0 where an event has no negative at all.
 
@@ -88,17 +90,16 @@ def next_item_loss(
     return torch.logaddexp(positive, negatives) - positive
 
 
-def no_negatives(
-    target_idx: Int[Tensor, " N"],
-    candidate_idx: Int[Tensor, " C"],
-    seen: tuple[Int[Tensor, " S"], Int[Tensor, " S"]] | None,
-) -> tuple[Int[Tensor, " E"], Int[Tensor, " E"]]:
-    """(events, candidates) of accidental hits, in which the candidate is the event's target, and of what was seen."""
+def no_negatives(target_idx: Int[Tensor, " N"], candidate_idx: Int[Tensor, " C"], seen: Runs | None) -> Excluded:
+    """Accidental hits, in which the candidate is the event's target, and what was seen."""
+    nothing = Excluded.nothing(len(target_idx), target_idx.device)
     place = torch.searchsorted(candidate_idx, target_idx)
-    (hit,) = torch.nonzero(torch.searchsorted(candidate_idx, target_idx, right=True) > place, as_tuple=True)
+    hit = torch.searchsorted(candidate_idx, target_idx, right=True) > place
+    own = torch.where(hit, place, nothing.own)
     if seen is None:
-        return hit, place[hit]
-    return torch.cat([hit, seen[0]]), torch.cat([place[hit], seen[1]])
+        return replace(nothing, own=own)
+    columns, starts, stops = seen
+    return Excluded(own=own, columns=columns, starts=starts, stops=stops)
 
 
 def log_inclusion_probability(

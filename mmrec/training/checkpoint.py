@@ -137,6 +137,7 @@ def dataset_record(dataset: Dataset) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "num_items": dataset.num_items,
         "num_users": dataset.num_users,
+        "order": dataset.sequences.order,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from mmrec.batch import StepBatch
 from mmrec.distributed import rank, world_size
 from mmrec.item_encoder import modality_dropout
 from mmrec.item_inputs import CatalogInputs
+from mmrec.keyed_random import Purpose, draw_keys, random_generator
 from mmrec.objectives import log_inclusion_probability
-from mmrec.training.sampler import Step, StepSampler, packed_windows, random_generator
+from mmrec.training.sampler import Step, StepSampler, packed_windows
 
 __all__ = ["Reread", "StepLoader"]
 
@@ -74,9 +75,13 @@ class StepLoader:
     def _batch(self, epoch: int, index: int, windows: np.ndarray) -> StepBatch:
         step = self.sampler.step(epoch, index, windows)
         mine = step.item_idx[rank() :: world_size()]
+        keys = draw_keys((self.seed, Purpose.ITEM_DROPOUT, epoch, index), mine)
+        keep = modality_dropout(self.catalog.present[mine], self.dropout, keys)
+        items = self.catalog.batch(mine, keep, self._reread(step))
+        shares = step.shares(world_size())
         return StepBatch(
-            items=self.catalog.batch(mine, self._keep(step, mine), self._reread(step)),
-            sequences=packed_windows(step, rank(), world_size()),
+            items=replace(items, keys=torch.from_numpy(keys.view(np.int64))),
+            sequences=packed_windows(step, shares[rank()]),
             step_items=torch.from_numpy(step.item_idx.astype(np.int64)),
             candidate_idx=torch.from_numpy(step.candidate_idx.astype(np.int64)),
             log_inclusion=log_inclusion_probability(
@@ -87,18 +92,13 @@ class StepLoader:
             ),
             num_items=len(self.sampler.train_items),
             num_targets=step.num_targets,
-            rank_users=tuple(len(histories) for histories in step.shares(world_size())),
+            rank_users=tuple(map(len, shares)),
         )
-
-    def _keep(self, step: Step, item_idx: np.ndarray) -> np.ndarray:
-        """Modality dropout as a function of (seed, epoch, step, item), so that it does not depend on ranks."""
-        present = self.catalog.present[item_idx]
-        return modality_dropout(present, self.dropout, self.seed, step.epoch, step.index, item_idx)
 
     def _reread(self, step: Step) -> dict[str, np.ndarray]:
         """By modality, True for this rank's items of the sample, which (seed, epoch, step) and its items decide."""
         if self.reread is None:
             return {}
-        drawn = random_generator(self.seed, step.epoch, 6, step.index).permutation(len(step.item_idx))
+        drawn = random_generator(self.seed, Purpose.TOWER_ITEMS, step.epoch, step.index).permutation(len(step.item_idx))
         chosen = (drawn < self.reread.num_items)[rank() :: world_size()]
         return dict.fromkeys(self.reread.modalities, chosen)

@@ -16,14 +16,10 @@ import numpy as np
 import torch
 
 from mmrec.batch import SequenceBatch
-from mmrec.data.sequences import Sequences, pack
+from mmrec.data.sequences import Sequences, pack, ragged_range
+from mmrec.keyed_random import Purpose, draw_keys, random_generator
 
-__all__ = ["Step", "StepSampler", "random_generator"]
-
-
-def random_generator(*key: int) -> np.random.Generator:
-    """A generator that depends on the numbers of ``key`` and on nothing else."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(list(key))))
+__all__ = ["Step", "StepSampler", "packed_windows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +30,12 @@ class Step:
         events: per history of the step, its events' catalogue indices, oldest first; event t + 1 is the target of t.
         timestamps: the same for times, or None.
         masked: per history, True for the events that are asked for in place of the next ones; None: next items are.
+        seed: of the run.
         candidate_idx: distinct softmax candidates, ascending: drawn items and all targets. (C,)
         item_idx: distinct items of the step, ascending: histories, targets and candidates. (S,)
     """
 
+    seed: int
     epoch: int
     index: int
     events: list[np.ndarray]
@@ -100,6 +98,7 @@ class StepSampler:
     ) -> None:
         self.train = train
         self.train_items = np.flatnonzero(train_items)
+        self._num_items = len(train_items)
         self.batch_size = batch_size
         self.max_length = max_length
         self.num_drawn = 0 if negatives == "in_batch" else min(num_negatives, len(self.train_items))
@@ -107,12 +106,29 @@ class StepSampler:
         self.mask_share = mask_share
         self.seed = seed
         self._learnable = np.flatnonzero(train.lengths >= 2)
-        counts = np.bincount(train.item_idx, minlength=len(train_items)).astype(np.float64)
-        self.frequency = counts / max(counts.sum(), 1.0)
+        self.frequency = self._target_frequency()
+
+    def _target_frequency(self) -> np.ndarray:
+        """Each item's share of all targets of an epoch, expected over the draws of the epoch. float64 (V,)"""
+        lengths = self.train.lengths[self._learnable]
+        events = ragged_range(self.train.offsets[self._learnable], lengths)
+        last = np.cumsum(lengths) - 1
+        first = last - lengths + 1
+        if self.mask_share is not None:  # where a long history is cut, an event ends one window and begins the next
+            cut = np.repeat(lengths - 1 > self.max_length, lengths)
+            asked = self.mask_share + np.where(cut, 1 / self.max_length, 0.0)
+            asked[first], asked[last] = self.mask_share, 1.0
+        elif self.train.order == "none":  # any event may come first, and is then no target
+            asked = np.repeat(1 - 1 / np.maximum(lengths, 1), lengths)
+        else:
+            asked = np.ones(len(events))
+            asked[first] = 0.0
+        counts = np.bincount(self.train.item_idx[events], weights=asked, minlength=self._num_items)
+        return counts / max(counts.sum(), 1.0)
 
     def epoch_windows(self, epoch: int) -> np.ndarray:
         """Windows of the epoch in training order: user, first event, one past the last event (targets included)."""
-        generator = random_generator(self.seed, epoch, 0)
+        generator = random_generator(self.seed, Purpose.ORDER, epoch)
         windows = []
         cuts = generator.integers(self.max_length, size=len(self._learnable))
         for user, cut in zip(self._learnable, cuts, strict=True):
@@ -143,7 +159,7 @@ class StepSampler:
             events.append(items)
             if self.train.timestamps is not None:
                 timestamps.append(self.train.timestamps[start:stop])
-        generator = random_generator(self.seed, epoch, 1, index)
+        generator = random_generator(self.seed, Purpose.NEGATIVES, epoch, index)
         drawn = generator.choice(self.train_items, size=self.num_drawn, replace=False, shuffle=False)
         masked = None if self.mask_share is None else self._masks(epoch, index, events, self.mask_share)
         if masked is None:
@@ -152,6 +168,7 @@ class StepSampler:
             targets = np.concatenate(events)[np.concatenate(masked)]
         candidates = np.union1d(drawn, targets) if self.in_batch else np.sort(drawn)
         return Step(
+            seed=self.seed,
             epoch=epoch,
             index=index,
             events=events,
@@ -162,19 +179,18 @@ class StepSampler:
         )
 
     def _shuffled_set(self, epoch: int, user: int) -> np.ndarray:
-        return random_generator(self.seed, epoch, 2, int(user)).permutation(self.train.items_of(user))
+        return random_generator(self.seed, Purpose.SET_ORDER, epoch, int(user)).permutation(self.train.items_of(user))
 
     def _masks(self, epoch: int, index: int, events: list[np.ndarray], mask_share: float) -> list[np.ndarray]:
-        generator = random_generator(self.seed, epoch, 6, index)
+        generator = random_generator(self.seed, Purpose.MASKS, epoch, index)
         masks = [generator.random(len(items)) < mask_share for items in events]
         for mask in masks:
             mask[-1] = True  # what is asked for in the end
         return masks
 
 
-def packed_windows(step: Step, rank: int, world_size: int) -> SequenceBatch:
-    """This rank's histories of the step. Without masks the last event of a window is a target only."""
-    mine = step.shares(world_size)[rank]
+def packed_windows(step: Step, mine: Sequence[int]) -> SequenceBatch:
+    """The given histories of the step. Without masks the last event of a window is a target only."""
     left = 0 if step.masked is not None else 1  # events of a window that are not read
 
     def joined(rows: Sequence[np.ndarray], first: int, behind: int) -> torch.Tensor:
@@ -185,11 +201,17 @@ def packed_windows(step: Step, rank: int, world_size: int) -> SequenceBatch:
     masked = None if step.masked is None else joined(step.masked, 0, 0).bool()
     targets = joined(step.events, 1, 0) if masked is None else items.masked_fill(~masked, -1)
     times = step.timestamps
+    lengths = np.array([len(step.events[n]) - left for n in mine], dtype=np.int64)
+    places = ragged_range(np.zeros_like(lengths), lengths)
+    keys = draw_keys(
+        (step.seed, Purpose.EVENT_DROPOUT, step.epoch, step.index), np.repeat(np.asarray(mine), lengths), places
+    )
     return SequenceBatch(
         item_idx=items,
-        offsets=torch.from_numpy(pack(np.array([len(step.events[n]) - left for n in mine], dtype=np.int64))),
+        offsets=torch.from_numpy(pack(lengths)),
         timestamps=None if times is None else joined(times, 0, left),
         target_idx=targets,
         query_times=None if times is None or masked is not None else joined(times, 1, 0),
         masked=masked,
+        keys=torch.from_numpy(keys.view(np.int64)),
     )

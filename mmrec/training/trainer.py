@@ -26,6 +26,7 @@ from mmrec.errors import ConfigError, TrainingError
 from mmrec.inference import encode_catalog, encode_histories, use_feature_caches
 from mmrec.item_encoder import fit_preprocessings, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import CatalogInputs
+from mmrec.keyed_random import Purpose, random_generator
 from mmrec.metrics.embedding_quality import effective_rank
 from mmrec.metrics.ranking import ranking_metrics
 from mmrec.model import Recommender, load_weights
@@ -34,7 +35,7 @@ from mmrec.training.checkpoint import TOWER_OUTPUTS, RunState, check_dataset, lo
 from mmrec.training.config import TrainConfig
 from mmrec.training.loader import Reread, StepLoader
 from mmrec.training.parameters import parameter_counts, parameter_groups
-from mmrec.training.sampler import StepSampler, random_generator
+from mmrec.training.sampler import StepSampler
 from mmrec.training.telemetry import MetricsFile, StepClock, progress_bar, timed
 from mmrec.training.towers import TowerSchedule
 
@@ -79,9 +80,16 @@ class Trainer:
                 f"split {config.split!r} of {config.data} has no validation events, on which the model is chosen; "
                 "give some interactions the split 'valid', or use --split leave_one_out"
             )
+        if (
+            getattr(config.model.user_encoder, "query_time", "unknown") == "known"
+            and self.split.train.order != "timestamp"
+        ):
+            raise ConfigError(
+                f"query_time known needs the times of events, which {config.data} does not have; use query_time unknown"
+            )
         self.validation_queries = self.split.valid
         if len(self.split.valid) > config.max_validation_queries:
-            drawn = random_generator(config.seed, 4).permutation(len(self.split.valid))
+            drawn = random_generator(config.seed, Purpose.VALIDATION).permutation(len(self.split.valid))
             self.validation_queries = self.split.valid.take(np.sort(drawn[: config.max_validation_queries]))
         self.run = config.run_folder(self.dataset.name, self.dataset.fingerprint)
         self.state = RunState()
@@ -116,7 +124,7 @@ class Trainer:
         if not resumes:
             known = np.flatnonzero(self.split.train_items)
             model.eval()
-            drawn = random_generator(config.seed, 5).permutation(known)[:CALIBRATION_ITEMS]
+            drawn = random_generator(config.seed, Purpose.CALIBRATION).permutation(known)[:CALIBRATION_ITEMS]
             model.item_encoder.calibrate(self.catalog.batch(np.sort(drawn)).to(self.device))
             model.train()
         self.towers = TowerSchedule(config, model, self.catalog, self.state)
@@ -222,8 +230,6 @@ class Trainer:
     def _step(self, batch: StepBatch, clock: StepClock) -> None:
         """One optimiser step on this rank's part of the global batch."""
         state, config = self.state, self.config
-        # Dropout draws from here: a resumed run draws what the uninterrupted one would have drawn.
-        torch.manual_seed(random_generator(config.seed, state.epoch, 3, state.step_in_epoch, rank()).integers(2**62))
         rate = self._warmed_up(config.learning_rate, state.step)
         tower_rate = self._warmed_up(config.learning_rate * config.tower_rate, state.step - state.tower_step)
         for group in self.optimizer.param_groups:

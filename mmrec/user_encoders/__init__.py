@@ -1,12 +1,12 @@
 """Encoders of users: item vectors in order -> user vectors. One encoder, one file."""
 
+from mmrec.user_encoders.base import UserEncoder, UserState
 from mmrec.user_encoders.bert4rec import BERT4Rec, BERT4RecConfig
 from mmrec.user_encoders.gru4rec import GRU4Rec, GRU4RecConfig
 from mmrec.user_encoders.hstu import HSTU, HSTUConfig
 from mmrec.user_encoders.ligr import LiGR, LiGRConfig
 from mmrec.user_encoders.mean_pool import MeanPool, MeanPoolConfig
 from mmrec.user_encoders.sasrec import SASRec, SASRecConfig
-from mmrec.user_encoders.sequential import SequentialEncoder, UserState
 
 __all__ = [
     "HSTU",
@@ -27,7 +27,6 @@ __all__ = [
     "UserState",
 ]
 
-UserEncoder = SequentialEncoder | MeanPool
 UserEncoderConfig = SASRecConfig | LiGRConfig | HSTUConfig | GRU4RecConfig | BERT4RecConfig | MeanPoolConfig
 
 USER_ENCODERS = {

@@ -13,21 +13,23 @@ from torch import Tensor, nn
 
 from mmrec.batch import SequenceBatch
 from mmrec.errors import ConfigError
+from mmrec.user_encoders.base import UserState
 from mmrec.user_encoders.packing import Packed
-from mmrec.user_encoders.sasrec import TransformerBlock
-from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder, UserState
+from mmrec.user_encoders.sasrec import SoftmaxAttentionConfig, TransformerBlock
+from mmrec.user_encoders.sequential import BlockEncoder
 
 __all__ = ["BERT4Rec", "BERT4RecConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BERT4RecConfig(BlockConfig):
+class BERT4RecConfig(SoftmaxAttentionConfig):
     """Self-attention to both sides over the last ``max_length`` events, trained on masked events."""
 
     mask_share: float = 0.2
     """Share of a history's events that a step masks and asks for; the last one always."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 <= self.mask_share < 1.0:
             raise ConfigError(f"mask_share is {self.mask_share}; it must be at least 0 and less than 1")
 
@@ -73,9 +75,6 @@ class BERT4Rec(BlockEncoder):
         last = sequences.offsets[1:][filled] - 1
         return torch.zeros_like(items).index_put((last,), found)
 
-    def append(
-        self, state: UserState, item: Float[Tensor, " D"], *, timestamp: int | None = None,
-        query_time: int | None = None,
-    ) -> Float[Tensor, " D"]:  # fmt: skip
+    def _grown(self, state: UserState, query_time: int | None) -> Float[Tensor, " D"]:
         """Raises: ConfigError always: each event sees the later ones, so that all change with every new one."""
         raise ConfigError("bert4rec cannot add an event to a kept state; encode the history again, or use sasrec")

@@ -10,22 +10,16 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmrec.dropout import Dropout
 from mmrec.user_encoders.packing import Mixing
-from mmrec.user_encoders.sequential import SequentialEncoder
+from mmrec.user_encoders.sequential import SequentialConfig, SequentialEncoder
 
 __all__ = ["GRU4Rec", "GRU4RecConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRU4RecConfig:
+class GRU4RecConfig(SequentialConfig):
     """A recurrent network over the last ``max_length`` events."""
-
-    max_length: int = 50
-    """Longest history that is read, in events; older events are left out."""
-    num_blocks: int = 1
-    """Recurrent layers."""
-    dropout: float = 0.2
-    """Share of activations dropped in training, in embeddings and between layers."""
 
     def build(self, dim: int) -> GRU4Rec:
         return GRU4Rec(dim, self)
@@ -42,9 +36,14 @@ class GRU4Rec(SequentialEncoder):
     """
 
     def __init__(self, dim: int, config: GRU4RecConfig) -> None:
-        super().__init__(dim, config.max_length, config.dropout)
-        between = config.dropout if config.num_blocks > 1 else 0.0
-        self.network = nn.GRU(dim, dim, config.num_blocks, batch_first=True, dropout=between)
+        super().__init__(dim, config)
+        self.layers = nn.ModuleList(nn.GRU(dim, dim, batch_first=True) for _ in range(config.num_blocks))
+        self.between = nn.ModuleList(Dropout(config.dropout) for _ in range(config.num_blocks - 1))
 
     def mix(self, hidden: Float[Tensor, "N D"], mixing: Mixing) -> Float[Tensor, "N D"]:
-        return mixing.recur(self.network, hidden)
+        for number, layer in enumerate(self.layers):
+            if number:
+                hidden = self.between[number - 1](hidden, mixing.keys)
+            assert isinstance(layer, nn.GRU)
+            hidden = mixing.recur(layer, hidden)
+        return hidden

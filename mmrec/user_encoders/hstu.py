@@ -43,7 +43,8 @@ class HSTU(BlockEncoder):
     Weights are ``SiLU(q k / sqrt(d) + bias) / number of events so far`` and not normalised to sum to one, so that how
     often something was taken is not lost. The bias is learned for each head, distance in events and, where events have
     times, for each power of two of the seconds between two events. Seconds are measured from the event whose vector is
-    asked for, or, if ``query_time`` is known, from the moment at which the next item is asked for.
+    asked for, or, if ``query_time`` is known, from the moment at which the next item is asked for; times that go back
+    count as no time at all.
 
     Args:
         dim: D, width of item and user vectors.
@@ -53,13 +54,24 @@ class HSTU(BlockEncoder):
     Source: Zhai et al. 2024, "Actions Speak Louder than Words", eqs. 1 to 3.
     """
 
+    reads_times = True
+
     def __init__(self, dim: int, config: HSTUConfig) -> None:
         super().__init__(dim, config, lambda: _PointwiseBlock(dim, config))
         self.query_time = config.query_time == "known"
 
+    @property
+    def keeps_state(self) -> bool:
+        """With a known query time earlier events were asked for at times of their own: what deeper blocks kept of them
+        is no longer what they would be asked for now."""
+        return not self.query_time or len(self.blocks) == 1
+
     def _packed(self, sequences: SequenceBatch, limit: int) -> Packed:
-        if self.query_time and sequences.timestamps is not None and sequences.query_times is None:
-            raise ConfigError("this HSTU knows when the next item is asked for (query_time known); give that time")
+        if self.query_time and (sequences.timestamps is None or sequences.query_times is None):
+            raise ConfigError(
+                "this HSTU knows when the next item is asked for (query_time known); give that time and those of the "
+                "events, or train with query_time unknown"
+            )
         return super()._packed(sequences, limit)
 
 
@@ -78,9 +90,13 @@ class _PointwiseBlock(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "N D"], mixing: Mixing) -> Float[Tensor, "N D"]:
         gate, attending = F.silu(self.inputs(self.norm(hidden))).split([hidden.shape[1], 3 * hidden.shape[1]], dim=1)
-        attended = mixing.attend(self, attending, self.num_heads, self._attend, query_time=self.query_time)
+        attended = mixing.attend(attending, self.num_heads, self._attend, query_time=self.query_time)
         # DistributedDataParallel waits for the gradient of every parameter, where events have no time too.
-        return hidden + self.dropout(self.out(self.attended_norm(attended) * gate)) + 0.0 * self.time_bias.weight.sum()
+        return (
+            hidden
+            + self.dropout(self.out(self.attended_norm(attended) * gate), mixing.keys)
+            + 0.0 * self.time_bias.weight.sum()
+        )
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, view: View) -> Tensor:
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5

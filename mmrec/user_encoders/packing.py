@@ -14,7 +14,6 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,15 +54,21 @@ Attend = Callable[[Tensor, Tensor, Tensor, View], Tensor]
 
 
 class Mixing(ABC):
-    """The three ways in which events of one history learn of each other. ``key`` names the module that asks."""
+    """The three ways in which events of one history learn of each other.
+
+    Attributes:
+        keys: 64 random bits of each event, from which its dropout follows; None in inference. ("N",)
+    """
+
+    keys: Int[Tensor, " N"] | None = None
 
     @abstractmethod
-    def decayed_sum(self, key: nn.Module, values: Float[Tensor, "N D"], keep: Tensor) -> Float[Tensor, "N D"]:
-        """``s_t = values_t + keep * s_(t-1)`` within each history."""
+    def decayed_sum(self, values: Float[Tensor, "N D"], keep: Float[Tensor, 1]) -> Float[Tensor, "N D"]:
+        """``s_t = values_t + keep * s_(t-1)`` within each history; in float32 at least, whatever autocast says."""
 
     @abstractmethod
     def attend(
-        self, key: nn.Module, query_key_value: Float[Tensor, "N 3D"], num_heads: int, attend: Attend,
+        self, query_key_value: Float[Tensor, "N 3D"], num_heads: int, attend: Attend,
         *, query_time: bool = False, causal: bool = True,
     ) -> Float[Tensor, "N D"]:  # fmt: skip
         """Attention within each history, to the event itself and those before it, or to all if not ``causal``.
@@ -97,6 +102,7 @@ class Packed(Mixing):
 
     def __init__(self, sequences: SequenceBatch) -> None:
         self.sequences = sequences
+        self.keys = sequences.keys
         lengths = sequences.lengths.cpu()
         self.longest = int(lengths.max()) if len(lengths) else 0
         self.rectangles = _rectangles(lengths, sequences.offsets.device, sequences.offsets)
@@ -125,7 +131,8 @@ class Packed(Mixing):
         done = [function(padded[rectangle.events], rectangle)[rectangle.real] for rectangle in self.rectangles]
         return torch.cat(done)[self._order] if done else packed
 
-    def decayed_sum(self, key: nn.Module, values: Float[Tensor, "N D"], keep: Tensor) -> Float[Tensor, "N D"]:
+    def decayed_sum(self, values: Float[Tensor, "N D"], keep: Float[Tensor, 1]) -> Float[Tensor, "N D"]:
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
         place = torch.arange(min(SCAN, self.longest), device=values.device)
         age = place[:, None] - place
         within = torch.where(age >= 0, keep ** age.clamp(min=0), 0.0).to(values.dtype)
@@ -139,10 +146,11 @@ class Packed(Mixing):
                 sums.append(total + before[:length] * sums[-1][:, -1:] if sums else total)
             return torch.cat(sums, 1)
 
-        return self.map(values, scan)
+        with torch.autocast(values.device.type, enabled=False):
+            return self.map(values, scan)
 
     def attend(
-        self, key: nn.Module, query_key_value: Float[Tensor, "N 3D"], num_heads: int, attend: Attend,
+        self, query_key_value: Float[Tensor, "N 3D"], num_heads: int, attend: Attend,
         *, query_time: bool = False, causal: bool = True,
     ) -> Float[Tensor, "N D"]:  # fmt: skip
         def rectangle_attention(rows: Tensor, rectangle: _Rectangle) -> Tensor:
@@ -192,34 +200,42 @@ class Packed(Mixing):
 
 
 class Growing(Mixing):
-    """One history that gains an event at a time: each call mixes one new event with what is kept of those before.
+    """One history that has gained an event: mixes it with what each layer has kept of those before.
 
-    Attributes:
-        num_events: events so far, the one being added included.
+    Args:
+        num_events: events so far, the new one included.
         timestamps: their times, or empty.
         query_time: when the next item is asked for, or None.
+        kept: by layer, in the order in which layers ask; brought up to date. Empty at a history's first event.
     """
 
-    def __init__(self) -> None:
-        self.num_events = 0
-        self.timestamps: list[int] = []
-        self.query_time: int | None = None
-        self._kept: dict[nn.Module, Any] = {}
+    def __init__(self, num_events: int, timestamps: list[int], query_time: int | None, kept: list[Tensor]) -> None:
+        self.num_events = num_events
+        self.timestamps = timestamps
+        self.query_time = query_time
+        self._kept = kept
+        self._layer = 0
 
-    def decayed_sum(self, key: nn.Module, values: Float[Tensor, "N D"], keep: Tensor) -> Float[Tensor, "N D"]:
-        before = self._kept.get(key)
-        self._kept[key] = values if before is None else values + keep * before
-        return self._kept[key]
+    def _keep(self, update: Callable[[Tensor | None], Tensor]) -> Tensor:
+        """What the layer whose turn it is keeps from now on, made from what it kept (None at the first event)."""
+        if self._layer == len(self._kept):
+            self._kept.append(update(None))
+        else:
+            self._kept[self._layer] = update(self._kept[self._layer])
+        self._layer += 1
+        return self._kept[self._layer - 1]
+
+    def decayed_sum(self, values: Float[Tensor, "N D"], keep: Float[Tensor, 1]) -> Float[Tensor, "N D"]:
+        return self._keep(lambda before: values if before is None else values + keep * before)
 
     def attend(
-        self, key: nn.Module, query_key_value: Float[Tensor, "N 3D"], num_heads: int, attend: Attend,
+        self, query_key_value: Float[Tensor, "N 3D"], num_heads: int, attend: Attend,
         *, query_time: bool = False, causal: bool = True,
     ) -> Float[Tensor, "N D"]:  # fmt: skip
         assert causal, "attention to later events has nothing to keep"
         query, new_key, new_value = query_key_value.unflatten(1, (3, num_heads, -1)).permute(1, 2, 0, 3)[:, None]
         new = torch.stack([new_key, new_value])  # (2, 1, H, 1, D / H)
-        kept = torch.cat([self._kept[key], new], 3) if key in self._kept else new
-        self._kept[key] = kept
+        keys, values = self._keep(lambda before: new if before is None else torch.cat([before, new], 3))
         device = query.device
         age = torch.arange(self.num_events - 1, -1, -1, device=device)[None]
         seconds = None
@@ -227,11 +243,10 @@ class Growing(Mixing):
             now = self.timestamps[-1] if not query_time or self.query_time is None else self.query_time
             seconds = (now - torch.tensor(self.timestamps, device=device)).clamp(min=0).double()[None, None]
         view = View(age=age, visible=(age >= 0)[None], seconds=seconds)
-        return attend(query, kept[0], kept[1], view).transpose(1, 2).flatten(2)[0]
+        return attend(query, keys, values, view).transpose(1, 2).flatten(2)[0]
 
     def recur(self, network: nn.GRU, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-        found, self._kept[network] = network(hidden[None], self._kept.get(network))
-        return found[0]
+        return self._keep(lambda before: network(hidden[None], before)[1])[-1]
 
 
 def positions(sequences: SequenceBatch) -> Int[Tensor, " N"]:

@@ -21,7 +21,7 @@ from mmrec.dropout import Dropout
 from mmrec.user_encoders.packing import Mixing, Packed, View
 from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder
 
-__all__ = ["SASRec", "SASRecConfig", "SelfAttention", "TransformerBlock", "flex_is_right"]
+__all__ = ["SASRec", "SASRecConfig", "SelfAttention", "SoftmaxAttentionConfig", "TransformerBlock", "flex_is_right"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +29,17 @@ AttentionForm = Literal["auto", "rectangles", "flex"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SASRecConfig(BlockConfig):
-    """Causal self-attention over the last ``max_length`` events."""
+class SoftmaxAttentionConfig(BlockConfig):
+    """Blocks of softmax attention."""
 
     attention: AttentionForm = "auto"
     """rectangles: histories of similar length together. flex: PyTorch's flex attention over the packed run, on CUDA.
     auto: flex on CUDA if a trial there gives the vectors and gradients of rectangles, else rectangles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SASRecConfig(SoftmaxAttentionConfig):
+    """Causal self-attention over the last ``max_length`` events."""
 
     def build(self, dim: int) -> SASRec:
         return SASRec(dim, self)
@@ -51,7 +56,7 @@ class SASRec(BlockEncoder):
     Source: Kang and McAuley 2018; pre-norm as in Xiong et al. 2020.
     """
 
-    def __init__(self, dim: int, config: BlockConfig) -> None:
+    def __init__(self, dim: int, config: SASRecConfig) -> None:
         super().__init__(dim, config, lambda: TransformerBlock(dim, config))
 
 
@@ -62,39 +67,36 @@ class TransformerBlock(nn.Module):
         causal: whether an event sees only those up to it.
     """
 
-    def __init__(self, dim: int, config: BlockConfig, *, causal: bool = True) -> None:
+    def __init__(self, dim: int, config: SoftmaxAttentionConfig, *, causal: bool = True) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(dim)
-        form = config.attention if isinstance(config, SASRecConfig) else "auto"
-        self.attention = SelfAttention(dim, config.num_heads, config.max_length, causal=causal, form=form)
-        dropout = Dropout(config.dropout)
-        self.dropout = dropout
-        hidden, last = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
-        self.feed_forward = nn.Sequential(nn.LayerNorm(dim), hidden, nn.GELU(), dropout, last, dropout)
+        self.attention_norm, self.feed_forward_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = SelfAttention(dim, config, causal=causal)
+        self.first, self.last = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
+        self.attention_dropout, self.hidden_dropout, self.last_dropout = (Dropout(config.dropout) for _ in range(3))
 
     def forward(self, hidden: Float[Tensor, "N D"], mixing: Mixing) -> Float[Tensor, "N D"]:
-        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), mixing))
-        return hidden + self.feed_forward(hidden)
+        attended = self.attention(self.attention_norm(hidden), mixing)
+        hidden = hidden + self.attention_dropout(attended, mixing.keys)
+        inner = self.hidden_dropout(F.gelu(self.first(self.feed_forward_norm(hidden))), mixing.keys)
+        return hidden + self.last_dropout(self.last(inner), mixing.keys)
 
 
 class SelfAttention(nn.Module):
     """Softmax attention within each history, with a learned bias for each distance in events and each head.
 
     Args:
-        max_length: distances that have a bias of their own: from 0 to ``max_length - 1``, or, where later events are
-            seen too, from ``-max_length`` to ``max_length``.
+        config: heads; ``max_length``, the distances that have a bias of their own: from 0 to ``max_length - 1``, or,
+            where later events are seen too, from ``-max_length`` to ``max_length``; how whole histories attend.
         causal: whether an event sees only those up to it.
-        form: how whole histories attend, as in :class:`SASRecConfig`.
 
     Source: Vaswani et al. 2017; distance bias as in T5 (Raffel et al. 2020).
     """
 
-    def __init__(
-        self, dim: int, num_heads: int, max_length: int, *, causal: bool = True, form: AttentionForm = "auto"
-    ) -> None:
+    def __init__(self, dim: int, config: SoftmaxAttentionConfig, *, causal: bool = True) -> None:
         super().__init__()
+        num_heads, max_length = config.num_heads, config.max_length
         self.num_heads = num_heads
-        self.form = form
+        self.form = config.attention
         self.causal = causal
         self.nearest = 0 if causal else -max_length
         self.query_key_value = nn.Linear(dim, 3 * dim)
@@ -106,7 +108,7 @@ class SelfAttention(nn.Module):
         query_key_value = self.query_key_value(hidden)
         if isinstance(mixing, Packed) and self._by_flex(hidden):
             return self.out(self._flex(query_key_value, mixing))
-        return self.out(mixing.attend(self, query_key_value, self.num_heads, self._attend, causal=self.causal))
+        return self.out(mixing.attend(query_key_value, self.num_heads, self._attend, causal=self.causal))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, view: View) -> Tensor:
         bias = self.distance_bias((view.age - self.nearest).clamp(min=0)).permute(2, 0, 1)  # (H, C, K)
@@ -155,9 +157,13 @@ def flex_is_right(device: torch.device, dim: int, num_heads: int, causal: bool) 
         with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(0)
             hidden = torch.randn(len(items), dim, device=device)
-            state = SelfAttention(dim, num_heads, 200, causal=causal, form="flex").state_dict()
-            for form in ("flex", "rectangles"):
-                attention = SelfAttention(dim, num_heads, 200, causal=causal, form=form).to(device)
+            configs = [
+                SoftmaxAttentionConfig(num_heads=num_heads, max_length=200, attention=form)
+                for form in ("flex", "rectangles")
+            ]
+            state = SelfAttention(dim, configs[0], causal=causal).state_dict()
+            for config in configs:
+                attention = SelfAttention(dim, config, causal=causal).to(device)
                 attention.load_state_dict(state)
                 torch.nn.init.normal_(attention.distance_bias.weight, generator=torch.Generator(device).manual_seed(1))
                 vectors = attention(hidden, Packed(sequences))

@@ -6,9 +6,9 @@ Legend: B users, N events (packed), D width.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,27 +17,30 @@ from torch import Tensor, nn
 
 from mmrec.batch import SequenceBatch
 from mmrec.dropout import Dropout
-from mmrec.errors import ConfigError, DataError
+from mmrec.errors import ConfigError
+from mmrec.user_encoders.base import UserEncoder, UserEncoderSettings, UserState
 from mmrec.user_encoders.packing import Growing, Mixing, Packed
 
-__all__ = ["BlockConfig", "BlockEncoder", "RecencyMean", "SequentialEncoder", "UserState"]
+__all__ = ["BlockConfig", "BlockEncoder", "RecencyMean", "SequentialConfig", "SequentialEncoder"]
 
 
-@dataclass
-class UserState:
-    """A history that grows: what :meth:`SequentialEncoder.append` needs to add an event without encoding the others.
+@dataclass(frozen=True, kw_only=True)
+class SequentialConfig(UserEncoderSettings):
+    """A network over the last ``max_length`` events, and what it starts from."""
 
-    Attributes:
-        items: vectors of the last ``max_length`` events at most, for the day on which the oldest has to go.
-        timestamps: their times, or empty where events have none.
-    """
+    num_blocks: int = 1
+    """Blocks, or recurrent layers, of the network."""
+    shortcut: bool = True
+    """Start from a recency-weighted mean and a linear map from items to those that follow, which the network corrects;
+    without it the user vector is the network's output alone, as published."""
 
-    items: list[Tensor] = field(default_factory=list)
-    timestamps: list[int] = field(default_factory=list)
-    mixing: Growing | None = field(default_factory=Growing)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_blocks < 1:
+            raise ConfigError(f"user_encoder.num_blocks is {self.num_blocks}; it must be at least 1")
 
 
-class SequentialEncoder(nn.Module, ABC):
+class SequentialEncoder(UserEncoder):
     """User vector after each event: ``mean(x) + M mean'(x) + W LayerNorm(mix(x)) / sqrt(D)``.
 
     The first mean, weighted by recency, recommends what resembles the latest items; M is a linear map from an item to
@@ -45,27 +48,26 @@ class SequentialEncoder(nn.Module, ABC):
     combination. M and W start at zero and the network's part is scaled down, so that an untrained model is a content
     recommender and one step of Adam cannot outweigh it: every correction has to earn its place.
 
+    Without ``config.shortcut`` it is ``LayerNorm(mix(x))``, the published form of the network.
+
     Args:
         dim: D, width of item and user vectors.
-        max_length: events that are read.
-        dropout: share of activations dropped in training, before and after the network.
-
-    Attributes:
-        query_time: whether the encoder is told when the next item is asked for.
+        config: length, dropout, shortcut.
     """
 
-    query_time = False
-
-    def __init__(self, dim: int, max_length: int, dropout: float) -> None:
-        super().__init__()
-        self.max_length = max_length
+    def __init__(self, dim: int, config: SequentialConfig) -> None:
+        super().__init__(config.max_length)
         self.scale = dim**0.5
+        self.shortcut = config.shortcut
+        self.input_dropout = Dropout(config.dropout)
+        self.norm = nn.LayerNorm(dim)
+        if not config.shortcut:
+            return
         self.recent = RecencyMean()
         self.recent_before_transition = RecencyMean()
         self.transition = nn.Linear(dim, dim, bias=False)
-        self.dropout = Dropout(dropout)
-        self.norm = nn.LayerNorm(dim)
         self.out = nn.Linear(dim, dim)
+        self.transition_dropout, self.output_dropout = Dropout(config.dropout), Dropout(config.dropout)
         nn.init.zeros_(self.transition.weight)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -80,77 +82,47 @@ class SequentialEncoder(nn.Module, ABC):
             return items + sum(parameter.sum() * 0.0 for parameter in self.parameters())
         return self._encode(items, self._packed(sequences, self.max_length))
 
-    def append(
-        self, state: UserState, item: Float[Tensor, " D"], *, timestamp: int | None = None,
-        query_time: int | None = None,
-    ) -> Float[Tensor, " D"]:  # fmt: skip
-        """The user's vector after one more event, as :meth:`forward` gives it for the whole history.
-
-        Costs one event as long as there are at most ``max_length``; from then on the oldest goes with each new one,
-        on which everything behind it rests, and the last ``max_length`` events are encoded anew.
-
-        Args:
-            state: of the events before, changed in place; a new ``UserState()`` for the first.
-            timestamp: of the event, seconds since 1970; for all events of a history or for none.
-            query_time: when the next item is asked for; encoders that know it.
-
-        Raises: DataError if only some events of the history have a time.
-        """
-        if state.items and (timestamp is None) == bool(state.timestamps):
-            raise DataError("some events of a history have a timestamp and some have none; give it for all or for none")
-        state.items = [*state.items, item][-self.max_length :]
-        state.timestamps = [*state.timestamps, *([] if timestamp is None else [timestamp])][-self.max_length :]
-        growing = state.mixing
-        if growing is None or growing.num_events == self.max_length:
-            state.mixing = None
+    def _grown(self, state: UserState, query_time: int | None) -> Float[Tensor, " D"]:
+        if state.kept is None or not self.keeps_state:
             return self._encode_again(state, query_time)
-        growing.num_events += 1
-        growing.timestamps, growing.query_time = state.timestamps, query_time
-        return self._encode(item[None], growing)[0]
+        growing = Growing(len(state.items), state.timestamps, query_time, state.kept)
+        return self._encode(state.items[-1][None], growing)[0]
 
-    def _encode_again(self, state: UserState, query_time: int | None) -> Float[Tensor, " D"]:
-        items = torch.stack(state.items)
-        times = torch.tensor(state.timestamps, device=items.device) if state.timestamps else None
-        asked = None if times is None or query_time is None else torch.cat([times[1:], times.new_tensor([query_time])])
-        sequences = SequenceBatch(
-            item_idx=torch.arange(len(items), device=items.device),
-            offsets=torch.tensor([0, len(items)], device=items.device),
-            timestamps=times,
-            query_times=asked,
-        )
-        return self(items, sequences)[-1]
+    @property
+    def keeps_state(self) -> bool:
+        """Whether what is kept of earlier events stays right when an event is added."""
+        return True
 
     def _packed(self, sequences: SequenceBatch, limit: int) -> Packed:
         packed = Packed(sequences)
-        if packed.longest > limit:
-            raise DataError(
-                f"a history has {packed.longest:,} events, the encoder reads {limit:,}; give its last {limit:,}, or "
-                "train with a greater max_length"
-            )
+        self._refuse_longer(packed.longest, limit)
         return packed
 
     def _encode(
         self, items: Float[Tensor, "N D"], mixing: Mixing, masked: Bool[Tensor, " N"] | None = None
     ) -> Float[Tensor, "N D"]:
         """Args: masked: events that have no item, only a place."""
+        # Unit vectors have entries of about 1 / sqrt(D).
+        if not self.shortcut:
+            return self.norm(self.mix(self.input_dropout(self.scale * items, mixing.keys), mixing))
         recent = self.recent(items, mixing, masked)
-        next_items = self.transition(self.dropout(self.recent_before_transition(items, mixing, masked)))
-        hidden = self.mix(self.dropout(self.scale * items), mixing)  # unit vectors have entries of about 1 / sqrt(D)
-        return recent + next_items + self.out(self.dropout(self.norm(hidden))) / self.scale
+        before = self.recent_before_transition(items, mixing, masked)
+        next_items = self.transition(self.transition_dropout(before, mixing.keys))
+        hidden = self.norm(self.mix(self.input_dropout(self.scale * items, mixing.keys), mixing))
+        return recent + next_items + self.out(self.output_dropout(hidden, mixing.keys)) / self.scale
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockConfig:
+class BlockConfig(SequentialConfig):
     """Blocks of attention over the last ``max_length`` events."""
 
-    max_length: int = 50
-    """Longest history that is read, in events; older events are left out."""
-    num_blocks: int = 1
-    """Blocks of the network."""
     num_heads: int = 2
     """Attention heads; must divide the model width."""
-    dropout: float = 0.2
-    """Share of activations dropped in training, in embeddings and at the ends of what a block adds."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_heads < 1:
+            raise ConfigError(f"user_encoder.num_heads is {self.num_heads}; it must be at least 1")
 
 
 class BlockEncoder(SequentialEncoder):
@@ -165,7 +137,7 @@ class BlockEncoder(SequentialEncoder):
     """
 
     def __init__(self, dim: int, config: BlockConfig, block: Callable[[], nn.Module]) -> None:
-        super().__init__(dim, config.max_length, config.dropout)
+        super().__init__(dim, config)
         if dim % config.num_heads:
             raise ConfigError(f"num_heads is {config.num_heads}; it must divide the model width {dim}")
         self.blocks = nn.ModuleList(block() for _ in range(config.num_blocks))
@@ -181,13 +153,15 @@ class RecencyMean(nn.Module):
 
     def __init__(self, decay: float = 0.5) -> None:
         super().__init__()
-        self.raw_decay = nn.Parameter(torch.tensor(math.log(math.expm1(decay))))  # softplus of it is the decay
+        self.raw_decay = nn.Parameter(torch.tensor([math.log(math.expm1(decay))]))  # softplus of it is the decay
 
     def forward(
         self, items: Float[Tensor, "N D"], mixing: Mixing, masked: Bool[Tensor, " N"] | None = None
     ) -> Float[Tensor, "N D"]:
-        """Args: masked: events that are left out of the mean; with nothing before it, an event has the mean 0."""
+        """Args: masked: events that are left out of the mean; one with nothing before it keeps its own vector, because
+        a zero vector has no direction to learn from."""
         keep = torch.exp(-F.softplus(self.raw_decay))
         weight = items.new_ones(len(items), 1) if masked is None else (~masked)[:, None].to(items.dtype)
-        total = mixing.decayed_sum(self, torch.cat([items * weight, weight], 1), keep)
-        return total[:, :-1] / total[:, -1:].clamp(min=1e-12)
+        total = mixing.decayed_sum(torch.cat([items * weight, weight], 1), keep)
+        mean = total[:, :-1] / total[:, -1:].clamp(min=1e-12)
+        return mean if masked is None else torch.where(total[:, -1:] > 0, mean, items)

@@ -1,4 +1,4 @@
-"""Run by the tests under torchrun: the loss and the gradients of a run's first step, written by the first rank."""
+"""Run by the tests under torchrun: loss and gradients of a run's first step, dropout and all, by the first rank."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmrec.modality_encoders import FoundationImageConfig, FoundationVideoConfig
 from mmrec.objectives import ContrastiveConfig, ModalityAlignmentConfig, NextItemConfig
 from mmrec.training.presets import preset
 from mmrec.training.trainer import Trainer
-from mmrec.user_encoders import BERT4RecConfig
+from mmrec.user_encoders import BERT4RecConfig, GRU4RecConfig, HSTUConfig, LiGRConfig, MeanPoolConfig
 
 OBJECTIVES = {
     "default": {},
@@ -22,7 +22,13 @@ OBJECTIVES = {
     "gbce": {"next_item": NextItemConfig(loss="gbce", num_negatives=9, negatives="uniform")},
     "in_batch": {"next_item": NextItemConfig(negatives="in_batch")},
     "alignment": {"modality_alignment": ModalityAlignmentConfig(weight=0.5)},
+    "uniform": {"next_item": NextItemConfig(num_negatives=5, negatives="uniform")},
+    "bank": {"next_item": NextItemConfig(refresh_steps=3)},
     "bert4rec": {"user_encoder": BERT4RecConfig(max_length=20)},
+    "hstu": {"user_encoder": HSTUConfig(max_length=20, num_blocks=2, query_time="known")},
+    "ligr": {"user_encoder": LiGRConfig(max_length=20, num_blocks=2)},
+    "gru4rec": {"user_encoder": GRU4RecConfig(max_length=20, num_blocks=2)},
+    "mean_pool": {"user_encoder": MeanPoolConfig(max_length=20)},
 }
 
 
@@ -48,7 +54,7 @@ def first_step(dataset: Path, run: Path, result: Path, batch_size: int, towers: 
             if not parameter.any():
                 parameter.normal_(std=0.05, generator=generator)
     trainer.towers.renew_outputs()
-    trainer.model.eval()  # no dropout: its masks are drawn for each rank's own rows
+    trainer._refresh_bank()
     batch = next(iter(trainer.loader.epoch(0)))
     losses = trainer.model(batch.to(trainer.device))
     total = trainer.recommender.total(losses)

@@ -77,8 +77,10 @@ def test_when_towers_wake_all_ranks_go_on_with_the_same_weights(tiny_dataset_pat
     assert {name for name in ended["names"] if ".tower." in name} & set(ended["changed"]), "towers have learnt"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("objective", ["info_nce", "sigmoid", "gbce", "in_batch", "alignment", "bert4rec"])
+SLOW = ["bank", "info_nce", "gbce", "in_batch", "alignment", "bert4rec", "uniform", "ligr", "gru4rec", "mean_pool"]
+
+
+@pytest.mark.parametrize("objective", ["sigmoid", "hstu", *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)])
 def test_every_objective_has_the_loss_and_the_gradients_of_one_process_on_two_and_three(
     tiny_dataset_path, tmp_path, objective
 ):

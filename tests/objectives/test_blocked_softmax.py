@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmrec.objectives import blocked_softmax
+from mmrec.objectives import Excluded, blocked_softmax
 from mmrec.objectives.blocked_softmax import blocked_logsumexp
 
 N, C, D = 23, 17, 5
@@ -16,17 +16,29 @@ def case():
     generator = torch.Generator().manual_seed(0)
     users, candidates = (torch.randn(n, D, generator=generator, dtype=torch.float64) for n in (N, C))
     log_inclusion = -torch.rand(C, generator=generator, dtype=torch.float64)
-    rows = torch.tensor([22, 0, 3, 3, 3, 22, *[7] * C])  # in no order, one pair twice, row 7 excludes everything
-    columns = torch.tensor([1, 4, 2, 5, 2, 16, *range(C)])
+    own = torch.full((N,), -1)
+    own[torch.tensor([0, 3, 22])] = torch.tensor([4, 2, 1])
+    # Runs over one row, over many, over none; one pair twice; row 7 excludes everything.
+    runs = [(5, 0, 4), (2, 2, 4), *[(column, 7, 8) for column in range(C)], (9, 8, 8), (9, 8, 23), (16, 22, 23)]
+    columns, starts, stops = torch.tensor(runs).T
+    excluded = Excluded(own=own, columns=columns, starts=starts, stops=stops)
     scale = torch.tensor(3.0, dtype=torch.float64)
     for tensor in (users, candidates, scale):
         tensor.requires_grad_(True)
-    return users, candidates, scale, log_inclusion, (rows, columns)
+    return users, candidates, scale, log_inclusion, excluded
 
 
 def dense(users, candidates, scale, log_inclusion, excluded):
+    left_out = torch.zeros(N, C, dtype=torch.bool)
+    for row, column in enumerate(excluded.own.tolist()):
+        if column >= 0:
+            left_out[row, column] = True
+    for column, start, stop in zip(
+        *(t.tolist() for t in (excluded.columns, excluded.starts, excluded.stops)), strict=True
+    ):
+        left_out[start:stop, column] = True
     scores = scale * users @ candidates.T - log_inclusion
-    return torch.logsumexp(scores.index_put(excluded, scores.new_tensor(-torch.inf)), dim=1)
+    return torch.logsumexp(scores.masked_fill(left_out, -torch.inf), dim=1)
 
 
 @pytest.mark.parametrize("block", [(1, 1), (3, 4), (23, 17), (100, 100)], ids=str)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from mmrec.objectives import blocked_softmax, gbce_loss
+from mmrec.objectives import Excluded, blocked_softmax, gbce_loss
 from mmrec.objectives.blocked_softmax import blocked_softplus_sum
 
 NUM_ITEMS = 30
@@ -25,7 +26,8 @@ def case():
     return users, table, target_idx, candidate_idx, scale, bias
 
 
-SEEN = (torch.tensor([0, 0, 1]), torch.tensor([0, 1, 5]))  # (event, candidate); of event 0 the second is a hit as well
+# (candidates, first events, last events + 1): of event 0 the second is a hit as well, of event 1 one stands twice.
+SEEN = (torch.tensor([0, 1, 5, 5]), torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 2, 3]))
 
 
 def found(case, calibration: float, seen=None) -> torch.Tensor:
@@ -40,7 +42,8 @@ def written_out(case, calibration: float, seen=None) -> torch.Tensor:
     users, table, target_idx, candidate_idx, scale, bias = case
     losses = []
     for n in range(len(users)):
-        left_out = set() if seen is None else {int(c) for e, c in zip(*seen, strict=True) if e == n}
+        runs = [] if seen is None else zip(*(part.tolist() for part in seen), strict=True)
+        left_out = {column for column, start, stop in runs if start <= n < stop}
         kept = [c for c in range(len(candidate_idx)) if candidate_idx[c] != target_idx[n] and c not in left_out]
         alpha = len(kept) / (NUM_ITEMS - 1)
         beta = alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
@@ -74,7 +77,7 @@ def test_without_calibration_it_is_binary_cross_entropy(case):
 
 
 def test_an_event_without_any_negative_learns_from_its_target_alone(case):
-    everything = (torch.zeros(6, dtype=torch.long), torch.arange(6))
+    everything = (torch.arange(6), torch.zeros(6, dtype=torch.long), torch.ones(6, dtype=torch.long))
     users, table, target_idx, _, scale, bias = case
     positive = (scale * users[0] @ table[target_idx[0]] + bias).item()
     assert found(case, 0.5, everything)[0].item() == pytest.approx(0.5 * math.log1p(math.exp(-positive)))
@@ -102,9 +105,9 @@ def test_blocks_change_nothing(case, monkeypatch, block):
 
 def test_low_precision_inputs_are_summed_in_float32(case):
     users, table, _, _, scale, bias = case
-    users, candidates, none = users.detach().bfloat16(), table.detach().bfloat16(), torch.zeros(0, dtype=torch.long)
+    users, candidates = users.detach().bfloat16(), table.detach().bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        total = blocked_softplus_sum(users, candidates, scale.detach(), bias.detach(), (none, none))
+        total, _ = blocked_softplus_sum(users, candidates, scale.detach(), bias.detach(), Excluded.nothing(len(users)))
     logits = scale * users.double() @ candidates.double().T + bias
     assert total.dtype == torch.float32
     torch.testing.assert_close(total.double(), torch.nn.functional.softplus(logits).sum(1), atol=1e-4, rtol=1e-5)
@@ -112,8 +115,8 @@ def test_low_precision_inputs_are_summed_in_float32(case):
 
 def test_the_blocked_sum_has_the_gradients_of_finite_differences(case):
     users, table, _, _, scale, bias = case
-    excluded = (torch.tensor([1, 4, 4]), torch.tensor([0, 2, 2]))
+    excluded = replace(Excluded.nothing(len(users)), own=torch.tensor([-1, 0, -1, -1, 2]))
     assert torch.autograd.gradcheck(
-        lambda users, candidates, scale, bias: blocked_softplus_sum(users, candidates, scale, bias, excluded),
+        lambda users, candidates, scale, bias: blocked_softplus_sum(users, candidates, scale, bias, excluded)[0],
         (users, table[:4].detach().requires_grad_(), scale, bias),
     )

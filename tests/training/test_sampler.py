@@ -71,9 +71,9 @@ def test_ranks_share_the_histories_of_a_step_without_loss():
     samples = sampler(TRAIN, batch_size=8)
     index, windows = samples.steps(0)[0]
     step = samples.step(0, index, windows)
-    whole = packed_windows(step, 0, 1)
+    whole = packed_windows(step, range(len(step.events)))
     for world_size in (2, 3, 9):
-        parts = [packed_windows(step, rank, world_size) for rank in range(world_size)]
+        parts = [packed_windows(step, mine) for mine in step.shares(world_size)]
         targets = np.concatenate([part.target_idx for part in parts])
         assert sorted(targets) == sorted(whole.target_idx.tolist())
         assert [len(part) for part in parts] == [len(histories) for histories in step.shares(world_size)]
@@ -92,7 +92,7 @@ def test_masked_training_asks_for_a_share_of_all_events_and_for_each_last_one():
     train = histories(*[list(range(start, start + 20)) for start in range(200)])
     samples = sampler(train, batch_size=256, max_length=30, mask_share=0.25)
     step = samples.step(0, *samples.steps(0)[0])
-    batch = packed_windows(step, 0, 1)
+    batch = packed_windows(step, range(len(step.events)))
     assert batch.masked[batch.offsets[1:] - 1].all()
     others = torch.ones_like(batch.masked)
     others[batch.offsets[1:] - 1] = False
@@ -101,8 +101,8 @@ def test_masked_training_asks_for_a_share_of_all_events_and_for_each_last_one():
     assert step.num_targets == int(batch.masked.sum())
     again = samples.step(0, *samples.steps(0)[0])
     assert all(np.array_equal(*pair) for pair in zip(step.masked, again.masked, strict=True))
-    other_epoch = packed_windows(samples.step(1, *samples.steps(1)[0]), 0, 1)
-    assert not torch.equal(batch.masked, other_epoch.masked)
+    other_epoch = samples.step(1, *samples.steps(1)[0])
+    assert not torch.equal(batch.masked, packed_windows(other_epoch, range(len(other_epoch.events))).masked)
 
 
 def test_the_time_of_a_target_is_the_time_at_which_it_is_asked_for():
@@ -110,10 +110,61 @@ def test_the_time_of_a_target_is_the_time_at_which_it_is_asked_for():
         histories([4, 7, 9], [1, 2]), timestamps=np.array([10, 20, 30, 5, 6]), order="timestamp"
     )
     samples = sampler(train, batch_size=4)
-    batch = packed_windows(samples.step(0, *samples.steps(0)[0]), 0, 1)
+    step = samples.step(0, *samples.steps(0)[0])
+    batch = packed_windows(step, range(len(step.events)))
     when = {4: 10, 7: 20, 9: 30, 1: 5, 2: 6}
     assert batch.timestamps.tolist() == [when[item] for item in batch.item_idx.tolist()]
     assert batch.query_times.tolist() == [when[item] for item in batch.target_idx.tolist()]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"mask_share": 0.3}, {"order": "none"}],
+    ids=["next item", "masked", "sets"],
+)
+def test_frequencies_are_the_shares_of_items_among_the_targets_of_many_epochs(given):
+    order = given.pop("order", "timestamp")
+    generator = np.random.default_rng(0)
+    rows = [generator.integers(9, size=length).tolist() for length in (11, 7, 1, 2, 2, 3, 5, 1)]
+    samples = sampler(histories(*rows, order=order), num_items=10, **given)
+    counts = np.zeros(10)
+    for epoch in range(600):
+        for index, windows in samples.steps(epoch):
+            step = samples.step(epoch, index, windows)
+            counts += np.bincount(
+                packed_windows(step, range(len(step.events))).target_idx.clamp(min=-1) + 1, minlength=11
+            )[1:]
+    np.testing.assert_allclose(samples.frequency, counts / counts.sum(), atol=0.006)
+    assert samples.frequency.sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("negatives", ["mixed", "uniform", "in_batch"])
+def test_candidates_are_drawn_items_targets_or_both(negatives):
+    samples = sampler(TRAIN, negatives=negatives, num_negatives=2)
+    step = samples.step(0, *samples.steps(0)[0])
+    targets = {int(item) for events in step.events for item in events[1:]}
+    drawn = set(step.candidate_idx.tolist()) - targets
+    if negatives == "uniform":
+        assert len(step.candidate_idx) == 2, "targets are no candidates unless they are drawn"
+    else:
+        assert targets <= set(step.candidate_idx.tolist())
+        assert len(drawn) <= (2 if negatives == "mixed" else 0)
+
+
+@pytest.mark.parametrize("mask_share", [None, 0.3])
+def test_keys_of_events_are_distinct_and_belong_to_step_history_and_place(mask_share):
+    samples = sampler(TRAIN, batch_size=8, mask_share=mask_share)
+    step = samples.step(0, *samples.steps(0)[0])
+    whole = packed_windows(step, range(len(step.events)))
+    assert len(whole.keys.unique()) == len(whole.item_idx)
+    found = {}
+    for mine in step.shares(3):
+        part = packed_windows(step, mine)
+        for n, keys in zip(mine, part.keys.split(part.lengths.tolist()), strict=True):
+            found[n] = keys
+    assert torch.equal(torch.cat([found[n] for n in range(len(step.events))]), whole.keys)
+    later = samples.step(1, *samples.steps(1)[0])
+    assert not set(packed_windows(later, range(len(later.events))).keys.tolist()) & set(whole.keys.tolist())
 
 
 def test_only_items_of_the_training_part_are_drawn_as_negatives():
