@@ -86,6 +86,23 @@ class SequenceBatch:
     def lengths(self) -> Int[Tensor, " B"]:
         return self.offsets[1:] - self.offsets[:-1]
 
+    def part(self, start: int, stop: int) -> SequenceBatch:
+        """The histories ``start:stop``."""
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+
+        def cut(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[first:last]
+
+        return SequenceBatch(
+            item_idx=self.item_idx[first:last],
+            offsets=self.offsets[start : stop + 1] - first,
+            timestamps=cut(self.timestamps),
+            target_idx=cut(self.target_idx),
+            query_times=cut(self.query_times),
+            masked=cut(self.masked),
+            keys=cut(self.keys),
+        )
+
     def to(self, device: torch.device | str) -> SequenceBatch:
         def move(value: Tensor | None) -> Tensor | None:
             return None if value is None else value.to(device)
@@ -105,28 +122,35 @@ class SequenceBatch:
 class StepBatch:
     """One rank's part of a training step, and what it must know of the whole step.
 
-    The distinct items of the global batch (histories, targets, candidates) are dealt out to the ranks: rank r encodes
-    ``step_items[r::world_size]`` and every rank receives all the vectors.
+    The distinct items of the global batch (histories, targets, candidates) are dealt out to the ranks, each encoded
+    once, and every rank receives all the vectors.
 
     Attributes:
         items: this rank's share of the step's items.
         sequences: this rank's share of the step's histories, with targets.
         step_items: catalogue indices of all distinct items of the step, ascending. ("S",)
+        owner: the rank that encodes each of them; stays on the CPU. ("S",)
         candidate_idx: catalogue indices of the step's distinct softmax candidates, ascending. ("C",)
         log_inclusion: log probability that each candidate is among the candidates. ("C",)
         num_items: items that could be candidates: all training items.
         num_targets: events with a target, in the global batch.
         rank_users: histories of each rank.
+        padding: share of what attention computes for this rank's histories that is padding.
+        collisions: share of this rank's pairs of event and candidate in which the candidate is no negative, because it
+            is the event's target or was seen.
     """
 
     items: ItemBatch
     sequences: SequenceBatch
     step_items: Int[Tensor, " S"]
+    owner: Int[Tensor, " S"]
     candidate_idx: Int[Tensor, " C"]
     log_inclusion: Float[Tensor, " C"]
     num_items: int
     num_targets: int
     rank_users: tuple[int, ...]
+    padding: float = 0.0
+    collisions: float = 0.0
 
     def to(self, device: torch.device | str) -> StepBatch:
         return replace(

@@ -130,12 +130,11 @@ def _train(argv: list[str]) -> int:
     """`mmrec train PRESET --data DATASET [--out RUN] [overrides]`: the defaults of the overrides depend on the data."""
     from mmrec.fusion import FUSIONS
     from mmrec.training.presets import PRESETS, preset
-    from mmrec.training.trainer import train
     from mmrec.user_encoders import USER_ENCODERS
 
     lines = "\n".join(f"  {name:10s}{what}" for name, what in PRESETS.items())
     usage = (
-        "usage: mmrec train PRESET --data DATASET [--out RUN] [--user-encoder NAME] [--fusion NAME]\n"
+        "usage: mmrec train PRESET --data DATASET [--out RUN] [--dry-run] [--user-encoder NAME] [--fusion NAME]\n"
         "                   [--{image,text,audio,video}-encoder NAME] [--{image,...}-tune HOW] [overrides]\n\n"
         f"presets (settings follow from the size and density of the data):\n{lines}\n\n"
         f"user encoders: {', '.join(USER_ENCODERS)}; fusions: {', '.join(FUSIONS)}\n\n"
@@ -143,7 +142,8 @@ def _train(argv: list[str]) -> int:
         "preprocessing: timm:vit_base_patch16_dinov3.lvd1689m, open_clip:ViT-B-32/laion2b_s34b_b79k,\n"
         "transformers:answerdotai/ModernBERT-base, transformers:/folder, path:/folder, torchvision:mvit_v2_s.\n"
         "They tune: frozen (encoded once, kept in DATASET/features/cache), top:K (blocks), lora:RANK, all.\n\n"
-        "mmrec train PRESET --data DATASET --help lists every setting with its value for this data."
+        "mmrec train PRESET --data DATASET --help lists every setting with its value for this data; --dry-run prints\n"
+        "the settings, parameters, steps and memory of a run and does not begin it."
     )
     if not argv or argv[0] in ("-h", "--help"):
         print(usage)
@@ -157,7 +157,8 @@ def _train(argv: list[str]) -> int:
         quantile = float(given)
     except ValueError as error:
         raise ConfigError(f"--split-quantile is {given!r}; give a number between 0 and 1") from error
-    encoder, overrides = _without_option(argv[1:], "--user-encoder")
+    dry_run, given_options = "--dry-run" in argv, [word for word in argv[1:] if word != "--dry-run"]
+    encoder, overrides = _without_option(given_options, "--user-encoder")
     fusion, overrides = _without_option(overrides, "--fusion")
     encoders, overrides = _foundation_encoders(overrides)
     defaults = preset(
@@ -169,7 +170,7 @@ def _train(argv: list[str]) -> int:
         fusion=fusion,
         encoders=encoders,
     )
-    return _report_run(train(_overridden(defaults, overrides, f"mmrec train {argv[0]}")))
+    return _begin(_overridden(defaults, overrides, f"mmrec train {argv[0]}"), dry_run)
 
 
 def _foundation_encoders(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -207,6 +208,18 @@ def _overridden(defaults: TrainConfig, argv: list[str], prog: str) -> TrainConfi
     return tyro.cli(type(defaults), args=argv, default=defaults, prog=prog, config=(tyro.conf.AvoidSubcommands,))
 
 
+def _begin(config: TrainConfig, dry_run: bool) -> int:
+    """Train, or only say what would be trained."""
+    if dry_run:
+        from mmrec.training.plan import print_plan
+
+        print_plan(config)
+        return 0
+    from mmrec.training.trainer import train
+
+    return _report_run(train(config))
+
+
 def _report_run(run: Path) -> int:
     """Say how a run ended; 143, the code of a process ended by SIGTERM, if it was stopped before its end."""
     if (run / "finished.json").exists():
@@ -242,8 +255,6 @@ def _print_once(line: str) -> None:
 
 def train_recipes(*recipes: Callable[[], Any]) -> None:
     """Command line of a recipe file: `accelerate launch -m train.<dataset> RECIPE [overrides]`."""
-    from mmrec.training.trainer import train
-
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     _log_to_stderr(False)
     by_name = {recipe.__name__: recipe for recipe in recipes}
@@ -254,7 +265,8 @@ def train_recipes(*recipes: Callable[[], Any]) -> None:
             raise ConfigError(unknown_name("recipe", given, by_name))
         _refuse_repeated(argv)
         defaults = by_name[argv[0]]()
-        sys.exit(_report_run(train(_overridden(defaults, argv[1:], argv[0]))))
+        overrides = [word for word in argv[1:] if word != "--dry-run"]
+        sys.exit(_begin(_overridden(defaults, overrides, argv[0]), "--dry-run" in argv))
     except MMRecError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Int
 from torch import Tensor
 
-__all__ = ["all_gather_rows", "gather_shares", "rank", "share", "world_size"]
+__all__ = ["all_gather_rows", "dealt_in_turn", "gather_dealt", "gather_on_first", "rank", "world_size"]
 
 
 def world_size() -> int:
@@ -25,9 +26,9 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
-def share(length: int) -> list[int]:
-    """How many of ``length`` rows each rank holds under ``rows[rank::world_size]``."""
-    return [len(range(index, length, world_size())) for index in range(world_size())]
+def dealt_in_turn(length: int) -> Int[Tensor, " S"]:
+    """Which rank has each of ``length`` things that are dealt like cards: ``rows[rank::world_size]`` are a rank's."""
+    return torch.arange(length) % world_size()
 
 
 def all_gather_rows(rows: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -47,17 +48,35 @@ def all_gather_rows(rows: Tensor, sizes: Sequence[int]) -> Tensor:
     return torch.cat([gathered[index, :size] for index, size in enumerate(sizes)])
 
 
-def gather_shares(rows: Tensor, length: int) -> Tensor:
-    """What all ranks made of their shares ``things[rank::world_size]``, in the order of the things, with gradient.
+def gather_dealt(rows: Tensor, owner: Int[Tensor, " S"]) -> Tensor:
+    """What all ranks made of the things that were dealt to them, in the order of the things, with gradient.
 
     Args:
-        rows: this rank's rows. ("n", ...)
-        length: number of things.
+        rows: of this rank's things, in their order. ("n", ...)
+        owner: which rank has each thing; known to all, on the CPU.
+
+    Returns: ("S", ...). In one process, ``rows`` itself.
     """
     if world_size() == 1:
         return rows
-    dealt = torch.cat([torch.arange(index, length, world_size()) for index in range(world_size())])
-    return all_gather_rows(rows, share(length))[torch.argsort(dealt).to(rows.device)]
+    sizes = torch.bincount(owner, minlength=world_size()).tolist()
+    place = torch.argsort(torch.argsort(owner, stable=True))  # of each thing in the concatenation of all ranks' rows
+    return all_gather_rows(rows, sizes)[place.to(rows.device)]
+
+
+def gather_on_first(rows: Tensor, sizes: Sequence[int]) -> Tensor | None:
+    """Concatenate the ranks' rows on the first rank, which alone has memory for all of them; None on the others.
+
+    Args:
+        rows: this rank's rows, ``sizes[rank]`` of them, on the CPU. ("n", ...)
+    """
+    if world_size() == 1:
+        return rows
+    longest = max(sizes)
+    padded = torch.cat([rows, rows.new_zeros(longest - rows.shape[0], *rows.shape[1:])])
+    parts = [torch.empty_like(padded) for _ in sizes] if rank() == 0 else None
+    dist.gather(padded, parts, dst=0)
+    return None if parts is None else torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
 class _AllGather(torch.autograd.Function):

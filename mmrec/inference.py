@@ -19,7 +19,7 @@ from torch import Tensor
 from mmrec.batch import SequenceBatch
 from mmrec.data.feature_cache import FeatureCache
 from mmrec.data.sequences import Sequences, pack, ragged_range
-from mmrec.distributed import gather_shares, rank, world_size
+from mmrec.distributed import dealt_in_turn, gather_dealt, rank, world_size
 from mmrec.item_encoder import ItemEncoder, ItemTokens
 from mmrec.item_inputs import CatalogInputs
 from mmrec.modality_encoders.foundation import FoundationEncoder
@@ -69,14 +69,16 @@ def encode_catalog(
     device = model.log_scale.device
     was_training = model.training
     model.eval()
-    mine = item_idx[rank() :: world_size()]
+    homes = torch.from_numpy(item_idx % world_size())
+    owner = homes if model.item_encoder.items_have_homes else dealt_in_turn(len(item_idx))
+    mine = item_idx[owner.numpy() == rank()]
     parts = [torch.zeros(0, model.config.item_encoder.dim, device=device)]
     for start in range(0, len(mine), chunk):
         parts.append(model.encode_items(catalog.batch(mine[start : start + chunk]).to(device)).float())
         if progress:
             progress(len(parts[-1]))
     model.train(was_training)
-    return gather_shares(torch.cat(parts), len(item_idx))
+    return gather_dealt(torch.cat(parts), owner)
 
 
 @torch.inference_mode()
@@ -205,7 +207,8 @@ def use_tower_outputs(
             parts.append((features[: len(mine)].float(), mask[: len(mine)]))
             if progress:
                 progress(len(part))
-        features, mask = (gather_shares(torch.cat(part), len(items)).cpu() for part in zip(*parts, strict=True))
+        owner = dealt_in_turn(len(items))
+        features, mask = (gather_dealt(torch.cat(part), owner).cpu() for part in zip(*parts, strict=True))
         catalog.use_features(name, items, features, mask)
     model.train(was_training)
 

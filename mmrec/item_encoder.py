@@ -108,6 +108,7 @@ class ItemEncoder(nn.Module):
                 raise ConfigError(f"a feature set cannot be named {name!r}: PyTorch's modules use the word; rename it")
         self.dim = config.dim
         self.chunk_items = config.chunk_items
+        self.items_have_homes = False  # whether an item can be encoded on rank ``item_idx % world_size`` alone
         self.columns = {name: column for column, name in enumerate(config.encoders) if only is None or name in only}
         ready = ready or {}
         self.encoders = nn.ModuleDict(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmrec.batch import ItemBatch, SequenceBatch, StepBatch
 from mmrec.config import from_dict, to_dict
-from mmrec.distributed import all_gather_rows, gather_shares, rank, world_size
+from mmrec.distributed import all_gather_rows, gather_dealt, rank, world_size
 from mmrec.dropout import number_dropouts
 from mmrec.errors import CheckpointError, ConfigError
 from mmrec.item_encoder import ItemEncoderConfig, ItemTokens, load_preprocessings, save_preprocessings
@@ -42,7 +43,16 @@ from mmrec.objectives import (
 from mmrec.objectives.excluded import Runs
 from mmrec.user_encoders import SASRecConfig, UserEncoder, UserEncoderConfig
 
-__all__ = ["ModelConfig", "Recommender", "load_model", "load_user_encoder", "load_weights", "model_hash", "save_model"]
+__all__ = [
+    "ModelConfig",
+    "Recommender",
+    "load_model",
+    "load_user_encoder",
+    "load_weights",
+    "model_hash",
+    "model_writers",
+    "weights_of",
+]
 
 # Of the logits: 1 / temperature at most.
 MAX_SCALE = 100.0
@@ -59,12 +69,18 @@ class ModelConfig:
     next_item: NextItemConfig = field(default_factory=NextItemConfig)
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     modality_alignment: ModalityAlignmentConfig = field(default_factory=ModalityAlignmentConfig)
+    chunk_histories: int = 0
+    """Histories of a rank that the user encoder reads at once in training; their activations are computed again in the
+    backward pass, so that a global batch of any size fits, with the gradients of the whole. What accumulation over
+    smaller batches is for, which would have fewer negatives. 0: all at once, a quarter less time."""
     temperature: float = 0.07
     """Start of the learned temperature that divides inner products in the objectives; .01 to 1."""
 
     def __post_init__(self) -> None:
         if not 1 / MAX_SCALE <= self.temperature <= 1.0:
             raise ConfigError(f"temperature is {self.temperature}; it must lie between {1 / MAX_SCALE} and 1")
+        if self.chunk_histories < 0:
+            raise ConfigError(f"chunk_histories is {self.chunk_histories}; it must be 0 (all at once) or more")
 
     def build(
         self,
@@ -111,6 +127,10 @@ class Recommender(nn.Module):
         self.bank: tuple[Tensor, Tensor] | None = None
         number_dropouts(self)
 
+    def keep_candidates(self, item_idx: Int[Tensor, " V"], vectors: Float[Tensor, "V D"]) -> None:
+        """Let the candidates of the softmax be these items, as these vectors, until they are kept anew."""
+        self.bank = item_idx, vectors.clone()  # a plain tensor, for autograd
+
     def encode_items(self, items: ItemBatch) -> Float[Tensor, "I D"]:
         """Vectors of unit length, whatever modalities each item has."""
         return F.normalize(self.item_encoder(items), dim=-1)
@@ -127,9 +147,9 @@ class Recommender(nn.Module):
         """
         tokens = self.item_encoder.tokens(step.items)
         mine = F.normalize(self.item_encoder.fuse(tokens), dim=-1)
-        table = gather_shares(mine, len(step.step_items))  # (S, D): all items of the step, by catalogue index
+        table = gather_dealt(mine, step.owner)  # (S, D): all items of the step, by catalogue index
         sequences = step.sequences
-        users = self.encode_users(table[_rows(step, sequences.item_idx)], sequences)  # (N, D)
+        users = self._encode_histories(table[_rows(step, sequences.item_idx)], sequences)  # (N, D)
         scale = self.log_scale.exp()[0]
         losses = {"next_item": self._next_item(step, users, table, scale)}
         if self.config.contrastive.weight > 0:
@@ -150,6 +170,17 @@ class Recommender(nn.Module):
     def total(self, losses: dict[str, Tensor]) -> Float[Tensor, ""]:
         """Weighted sum of the losses."""
         return torch.stack([getattr(self.config, name).weight * loss for name, loss in losses.items()]).sum()
+
+    def _encode_histories(self, items: Float[Tensor, "N D"], sequences: SequenceBatch) -> Float[Tensor, "N D"]:
+        """:meth:`encode_users`, ``chunk_histories`` at a time."""
+        chunk = self.config.chunk_histories
+        if not chunk or len(sequences) <= chunk:
+            return self.encode_users(items, sequences)
+        parts = [sequences.part(start, min(start + chunk, len(sequences))) for start in range(0, len(sequences), chunk)]
+        rows = items.split([len(part.item_idx) for part in parts])
+        return torch.cat(
+            [checkpoint(self.encode_users, *given, use_reentrant=False) for given in zip(rows, parts, strict=True)]
+        )
 
     def _next_item(self, step: StepBatch, users: Tensor, table: Tensor, scale: Tensor) -> Tensor:
         target_idx = _targets(step.sequences)
@@ -204,10 +235,9 @@ class Recommender(nn.Module):
     def _modality_alignment(self, step: StepBatch, tokens: ItemTokens, scale: Tensor) -> Tensor:
         """Between the content modalities of each item of the step, over all ranks."""
         vectors, present = self.item_encoder.content_vectors(tokens)
-        num_items = len(step.step_items)
-        everywhere = gather_shares(vectors.transpose(0, 1).contiguous(), num_items).transpose(0, 1)
-        all_present = gather_shares(present.T.to(vectors.dtype).contiguous(), num_items).T > 0
-        columns = torch.arange(rank(), num_items, world_size(), device=vectors.device)
+        everywhere = gather_dealt(vectors.transpose(0, 1).contiguous(), step.owner).transpose(0, 1)
+        all_present = gather_dealt(present.T.to(vectors.dtype).contiguous(), step.owner).T > 0
+        columns = torch.nonzero(step.owner == rank())[:, 0].to(vectors.device)
         total, num_terms = modality_alignment(vectors, present, everywhere, all_present, columns, scale)
         return total * (world_size() / max(num_terms, 1))
 
@@ -234,21 +264,31 @@ def _rows(step: StepBatch, item_idx: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     return torch.searchsorted(step.step_items, item_idx)
 
 
-def save_model(model: Recommender, folder: Path, config: dict[str, Any]) -> None:
-    """Write ``model.safetensors``, ``config.json`` and ``preprocessing/`` into an existing folder.
+def model_writers(
+    model: Recommender, weights: Mapping[str, Tensor], config: dict[str, Any]
+) -> dict[str, Callable[[Path], None]]:
+    """What writes the inference part of a checkpoint, by the paths of its files: what :func:`load_model` reads.
 
     Args:
+        weights: all of them, on the CPU.
         config: the whole configuration as JSON values; its ``"model"`` is that of ``model``.
     """
     assert config["model"] == to_dict(model.config), "the stored configuration is the model's own"
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config, indent=1))
-    save_preprocessings(model.inputs.preprocessings, folder / "preprocessing")
+    weights = {name: value.contiguous() for name, value in weights.items()}
+    preprocessings = model.inputs.preprocessings
+
+    def write_config(path: Path) -> None:
+        path.write_text(json.dumps(config, indent=1))
+
+    return {
+        "model.safetensors": lambda path: save_file(weights, path),
+        "config.json": write_config,
+        "preprocessing": lambda folder: save_preprocessings(preprocessings, folder),
+    }
 
 
 def load_model(folder: Path, *, only: Collection[str] | None = None) -> Recommender:
-    """Rebuild the recommender that :func:`save_model` wrote, in evaluation mode.
+    """Rebuild the recommender that :func:`model_writers` wrote, in evaluation mode.
 
     Args:
         only: modalities that items will be encoded from; what the others need is not loaded, and those of which the
@@ -263,7 +303,7 @@ def load_model(folder: Path, *, only: Collection[str] | None = None) -> Recommen
         model = config.build(load_preprocessings(config.item_encoder, folder / "preprocessing"), only, ready)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is no checkpoint: {error.filename} is missing") from error
-    state = _stored_state(folder)
+    state = weights_of(folder)
     if only is not None:
         stored = "item_encoder.encoders."
         loaded = tuple(f"{stored}{name}." for name in only if name not in ready)
@@ -283,7 +323,7 @@ def load_user_encoder(folder: Path) -> UserEncoder:
     config = from_dict(ModelConfig, _stored_config(folder)["model"])
     encoder = config.user_encoder.build(config.item_encoder.dim)
     prefix = "user_encoder."
-    state = {name[len(prefix) :]: value for name, value in _stored_state(folder).items() if name.startswith(prefix)}
+    state = {name[len(prefix) :]: value for name, value in weights_of(folder).items() if name.startswith(prefix)}
     _load(encoder, state, folder)
     return encoder.eval()
 
@@ -293,7 +333,7 @@ def load_weights(model: Recommender, folder: Path) -> None:
 
     Raises: CheckpointError if the file is missing, damaged, or of another shape.
     """
-    _load(model, _stored_state(folder), folder)
+    _load(model, weights_of(folder), folder)
 
 
 def model_hash(folder: Path) -> str:
@@ -320,7 +360,8 @@ def _stored_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _stored_state(folder: Path) -> dict[str, Tensor]:
+def weights_of(folder: Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint, by name. Raises: CheckpointError if the file is missing or damaged."""
     path = folder / "model.safetensors"
     try:
         return load_file(path)

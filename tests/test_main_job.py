@@ -13,6 +13,7 @@ import torch
 
 from mmrec.cli import main
 from mmrec.model import load_model
+from mmrec.training.checkpoint import file_hash
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,9 @@ def test_a_checkpoint_of_another_dataset_is_refused(job, tiny_dataset_path, tmp_
     for record in other.glob("step-*/dataset.json"):
         changed = json.loads(record.read_text()) | {"fingerprint": "0" * 64}
         record.write_text(json.dumps(changed))
+        listed = json.loads((record.parent / "files.json").read_text())
+        listed["dataset.json"] = {"bytes": record.stat().st_size, "xxh3": file_hash(record)}
+        (record.parent / "files.json").write_text(json.dumps(listed))
     line = refused(capsys, "export", str(other), "--data", str(tiny_dataset_path), "--out", str(tmp_path / "out"))
     assert "was trained on" in line
 

@@ -1,8 +1,8 @@
-"""Checkpoint folders: written whole or not at all, and resumed from exactly.
+"""Checkpoint folders: found, verified, and resumed from exactly.
 
 Layout of a run (checkpoints/README.md tells the format in full)::
 
-    RUN/step-00000120/   model.safetensors config.json preprocessing/ training_state/ dataset.json README.md
+    RUN/step-00000120/   model.safetensors config.json preprocessing/ training_state/ dataset.json README.md files.json
     RUN/latest           link to the newest checkpoint
     RUN/best             link to the one with the best validation metric
 """
@@ -10,28 +10,42 @@ Layout of a run (checkpoints/README.md tells the format in full)::
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 
 from mmrec.config import to_dict
 from mmrec.data.dataset import Dataset
 from mmrec.errors import CheckpointError
-from mmrec.model import Recommender, save_model
 from mmrec.training.config import TrainConfig
-from mmrec.training.model_card import model_card
+from mmrec.training.run_mirror import fetch_run, is_url
 
-__all__ = ["TOWER_OUTPUTS", "RunState", "check_dataset", "find_checkpoint", "load_training_state", "save_checkpoint"]
+__all__ = [
+    "FILES",
+    "RunState",
+    "check_dataset",
+    "dataset_record",
+    "file_hash",
+    "find_checkpoint",
+    "load_run_state",
+    "load_tensors",
+    "newest_whole",
+    "problem_of",
+]
 
+logger = logging.getLogger(__name__)
 
-TOWER_OUTPUTS = "tower_outputs.pt"
+FILES = "files.json"
 # Settings that may change when a run goes on.
-_FREE = ("out", "data", "max_epochs", "tower_epochs", "patience", "checkpoint_steps", "feature_cache")
+_FREE = (
+    "out", "data", "max_epochs", "tower_epochs", "patience", "checkpoint_steps", "keep_checkpoints",
+    "feature_cache", "trackers", "profile_steps", "timeout_s", "compile",
+)  # fmt: skip
 
 
 @dataclass
@@ -50,88 +64,119 @@ class RunState:
     best_epoch: int = -1
     best_step: int = -1
     seconds: float = 0.0
+    cost: dict[str, float] = field(default_factory=dict)
+    """Sums over the run of what :meth:`add_cost` was told, by name."""
+
+    def add_cost(self, **amounts: float) -> None:
+        for name, amount in amounts.items():
+            self.cost[name] = self.cost.get(name, 0.0) + amount
 
 
-def save_checkpoint(
-    run: Path,
-    model: Recommender,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    dataset: Dataset,
-    state: RunState,
-    validation: dict[str, float],
-    *,
-    save_outputs: Callable[[Path], None] | None = None,
-) -> Path:
-    """Write a checkpoint, move ``latest`` (and ``best``) to it, remove those that neither names.
-
-    The folder appears under its name only when every byte of it is on the disk.
+def find_checkpoint(path: Path | str) -> Path:
+    """The checkpoint that ``path`` means: a checkpoint folder itself, or the best one of a run folder, verified.
 
     Args:
-        save_outputs: writes what towers made of media before the epoch began, where the run could not go on without.
+        path: a folder, or the URL of a run, which is copied first.
+
+    Raises: CheckpointError if there is none, or if what evaluation needs of it is damaged.
     """
-    folder = run / f"step-{state.step:08d}"
-    temporary = run / f".{folder.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    (temporary / "training_state").mkdir(parents=True)
-    save_model(model, temporary, to_dict(config))
-    torch.save(optimizer.state_dict(), temporary / "training_state" / "optimizer.pt")
-    if model.bank is not None:
-        torch.save(model.bank[1], temporary / "training_state" / "bank.pt")
-    if save_outputs is not None:
-        save_outputs(temporary / "training_state" / TOWER_OUTPUTS)
-    _write_json(temporary / "training_state" / "state.json", asdict(state))
-    _write_json(temporary / "dataset.json", dataset_record(dataset))
-    (temporary / "README.md").write_text(model_card(model, config, dataset, state, validation))
-    _flush(temporary)
-    # Left by a run that was killed before `latest` moved here; that run went on from an earlier checkpoint.
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
-    _flush(run, contents=False)
-    _point(run / "latest", folder)
-    if state.best_step == state.step:
-        _point(run / "best", folder)
-    keep = {(run / name).resolve().name for name in ("latest", "best") if (run / name).exists()}
-    for old in run.glob("step-*"):
-        if old.name not in keep:
-            shutil.rmtree(old)
-    return folder
-
-
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that ``path`` means: a checkpoint folder itself, or the best one of a run folder.
-
-    Raises: CheckpointError if there is none.
-    """
-    for candidate in (path, path / "best", path / "latest"):
-        if (candidate / "model.safetensors").is_file():
-            return candidate.resolve()
+    folder = fetch_run(str(path)) if is_url(path) else Path(path)
+    for candidate in (folder, folder / "best", folder / "latest"):
+        if not (candidate / "model.safetensors").is_file():
+            continue
+        found = candidate.resolve()
+        problem = problem_of(found, training_state=False)
+        if problem is not None:
+            others = sorted(other.name for other in found.parent.glob("step-*") if other != found)
+            instead = f"; others are there: {', '.join(others)}" if others else ""
+            raise CheckpointError(f"{found} is damaged: {problem}{instead}")
+        return found
     raise CheckpointError(
         f"{path} holds no checkpoint; give a run folder of `mmrec train` or one of its step-* folders"
     )
 
 
-def load_training_state(folder: Path, config: TrainConfig) -> tuple[RunState, dict[str, Any]]:
-    """State of the run and of the optimiser in a checkpoint.
+def newest_whole(run: Path) -> Path | None:
+    """The checkpoint from which a run goes on: the latest, or, if that is damaged, the one before; None for a new run.
+
+    Raises: CheckpointError if there are checkpoints and all of them are damaged.
+    """
+    latest = (run / "latest").resolve() if (run / "latest").exists() else None
+    others = sorted((folder for folder in run.glob("step-*") if folder != latest), reverse=True)
+    if latest is not None:  # what is newer than `latest` was left by a run that was killed before it moved there
+        others = [latest, *(folder for folder in others if folder.name < latest.name)]
+    problems = []
+    for folder in others:
+        problem = problem_of(folder, training_state=True)
+        if problem is None:
+            for said in problems:
+                logger.warning("%s; going on from the checkpoint before, %s", said, folder.name)
+            return folder
+        problems.append(f"{folder} is damaged: {problem}")
+    if problems:
+        raise CheckpointError(
+            f"{problems[0]}; no other checkpoint of the run is whole; give another --out to begin anew"
+        )
+    return None
+
+
+def problem_of(folder: Path, *, training_state: bool) -> str | None:
+    """What is wrong with the files of a checkpoint, in one line; None if all are as they were written.
+
+    Args:
+        training_state: whether what only resuming needs is looked at too.
+    """
+    try:
+        listed = json.loads((folder / FILES).read_text())
+        for name, entry in listed.items():
+            path = folder / name
+            if name.startswith("training_state/") and not training_state:
+                continue
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != entry["bytes"] or file_hash(path) != entry["xxh3"]:
+                return f"{name} is not what was written"
+    except FileNotFoundError:
+        return f"{FILES} is missing"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return f"{FILES} cannot be read"
+    return None
+
+
+def file_hash(path: Path) -> str:
+    """XXH3, 128 bits, of the bytes of a file: guards against damage, not against malice."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load_run_state(folder: Path, config: TrainConfig) -> RunState:
+    """State of the run in a checkpoint.
 
     Raises: CheckpointError if the checkpoint was trained with other settings than ``config``.
     """
     stored = json.loads((folder / "config.json").read_text())
     given = json.loads(json.dumps(to_dict(config)))
-    for key in sorted(set(stored) | set(given)):
-        if key not in _FREE and stored.get(key) != given.get(key):
-            raise CheckpointError(
-                f"{folder.parent} was trained with another setting of `{key}` "
-                f"({_short(stored.get(key))} there, {_short(given.get(key))} now); "
-                "use the same settings or another --out"
-            )
-    state = RunState(**json.loads((folder / "training_state" / "state.json").read_text()))
-    optimizer = torch.load(folder / "training_state" / "optimizer.pt", map_location="cpu", weights_only=True)
-    return state, optimizer
+    for settings in (stored, given):
+        for key in _FREE:
+            settings.pop(key, None)
+    for where, before, now in _differences(stored, given):
+        raise CheckpointError(
+            f"{folder.parent} was trained with another setting of `{where}` ({_short(before)} there, {_short(now)} "
+            "now); use the same settings or another --out"
+        )
+    return RunState(**json.loads((folder / "training_state" / "state.json").read_text()))
+
+
+def load_tensors(folder: Path, name: str, device: torch.device | str = "cpu") -> Any:
+    """A file of ``training_state/`` that holds tensors and plain values."""
+    return torch.load(folder / "training_state" / name, map_location=device, weights_only=True)
 
 
 def dataset_record(dataset: Dataset) -> dict[str, Any]:
-    """What a checkpoint keeps of its data: enough to refuse another dataset."""
+    """What a checkpoint keeps of its data: enough to refuse another dataset, and to know whether events have times."""
     return {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -155,25 +200,17 @@ def check_dataset(folder: Path, dataset: Dataset) -> None:
         )
 
 
+def _differences(before: Any, now: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The deepest settings that differ, by their dotted names."""
+    if isinstance(before, dict) and isinstance(now, dict) and before.get("kind") == now.get("kind"):
+        for key in sorted(set(before) | set(now)):
+            yield from _differences(before.get(key), now.get(key), f"{where}.{key}" if where else key)
+    elif before != now:
+        yield where, before, now
+
+
 def _short(value: Any) -> str:
+    if isinstance(value, dict) and "kind" in value:
+        return value["kind"]
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1))
-
-
-def _flush(folder: Path, *, contents: bool = True) -> None:
-    for path in [folder, *(folder.rglob("*") if contents else ())]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-
-
-def _point(link: Path, folder: Path) -> None:
-    """Move a relative symbolic link in one step."""
-    temporary = link.with_name(f".{link.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(folder.name)
-    temporary.replace(link)

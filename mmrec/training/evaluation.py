@@ -102,7 +102,9 @@ def stored_split(folder: Path, dataset: Dataset) -> Split:
     """The split that the checkpoint was trained with."""
     config = json.loads((folder / "config.json").read_text())
     name, quantile = config["split"], config["split_quantile"]
-    return make_split(dataset.sequences, dataset.num_items, name, quantile=quantile, refit=config["refit"])
+    return make_split(
+        dataset.sequences, dataset.num_items, name, quantile=quantile, refit=config["refit_of"] is not None
+    )
 
 
 def _with_users(

@@ -10,16 +10,18 @@ import heapq
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from mmrec.batch import SequenceBatch
 from mmrec.data.sequences import Sequences, pack, ragged_range
+from mmrec.data.splits import Split
 from mmrec.keyed_random import Purpose, draw_keys, random_generator
+from mmrec.training.config import TrainConfig
 
-__all__ = ["Step", "StepSampler", "packed_windows"]
+__all__ = ["Step", "StepSampler", "packed_windows", "sampler_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class Step:
     """One global step.
 
     Attributes:
+        users: row of each history in the training sequences. (B,)
         events: per history of the step, its events' catalogue indices, oldest first; event t + 1 is the target of t.
         timestamps: the same for times, or None.
         masked: per history, True for the events that are asked for in place of the next ones; None: next items are.
@@ -38,6 +41,7 @@ class Step:
     seed: int
     epoch: int
     index: int
+    users: np.ndarray
     events: list[np.ndarray]
     timestamps: list[np.ndarray] | None
     masked: list[np.ndarray] | None
@@ -171,6 +175,7 @@ class StepSampler:
             seed=self.seed,
             epoch=epoch,
             index=index,
+            users=windows[:, 0],
             events=events,
             timestamps=timestamps or None,
             masked=masked,
@@ -187,6 +192,20 @@ class StepSampler:
         for mask in masks:
             mask[-1] = True  # what is asked for in the end
         return masks
+
+
+def sampler_of(config: TrainConfig, split: Split, *, towers_learn: bool = False, **changes: Any) -> StepSampler:
+    """The order of samples of a run, at rest or while its towers learn from whole steps."""
+    next_item = config.model.next_item
+    settings: dict[str, Any] = {
+        "batch_size": config.tower_batch_size if towers_learn else config.batch_size,
+        "num_negatives": config.tower_negatives if towers_learn else next_item.num_negatives,
+        "max_length": config.model.user_encoder.max_length,
+        "negatives": next_item.negatives,
+        "mask_share": getattr(config.model.user_encoder, "mask_share", None),
+        "seed": config.seed,
+    }
+    return StepSampler(split.train, split.train_items, **{**settings, **changes})
 
 
 def packed_windows(step: Step, mine: Sequence[int]) -> SequenceBatch:

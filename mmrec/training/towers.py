@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,9 +17,11 @@ from mmrec.model import Recommender
 from mmrec.training.checkpoint import RunState
 from mmrec.training.config import TrainConfig
 
-__all__ = ["TowerSchedule"]
+__all__ = ["TOWER_OUTPUTS", "TowerSchedule"]
 
 logger = logging.getLogger(__name__)
+
+TOWER_OUTPUTS = "tower_outputs.pt"
 
 
 class TowerSchedule:
@@ -93,12 +96,12 @@ class TowerSchedule:
         if self.resting or self.sampled:
             use_tower_outputs(self.model, self.catalog, renew=self.learners, progress=progress)
 
-    def save_outputs(self, path: Path) -> None:
-        """Keep outputs that a run resumed within an epoch could not compute again."""
-        torch.save(self.catalog.kept_features(self.learners), path)
+    def kept_outputs(self) -> dict[str, Any]:
+        """Outputs that a run resumed within an epoch could not compute again; new ones are new tensors."""
+        return self.catalog.kept_features(self.learners)
 
     def load_outputs(self, path: Path) -> None:
-        """Give what :meth:`save_outputs` kept."""
+        """Give what :meth:`kept_outputs` gave."""
         for name, (item_idx, features, mask) in torch.load(path, weights_only=True).items():
             self.catalog.use_features(name, item_idx.numpy(), features, mask)
 

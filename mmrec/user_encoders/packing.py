@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmrec.batch import SequenceBatch
 
-__all__ = ["Attend", "Growing", "Mixing", "Packed", "View", "positions"]
+__all__ = ["Attend", "Growing", "Mixing", "Packed", "View", "padding_share", "positions"]
 
 # Queries of a long history that attend at once; their scores are made again in the backward pass, so that memory grows
 # with the length of histories and not with its square.
@@ -255,21 +255,37 @@ def positions(sequences: SequenceBatch) -> Int[Tensor, " N"]:
     return torch.arange(len(sequences.item_idx), device=starts.device) - starts
 
 
-def _rectangles(lengths: Int[Tensor, " B"], device: torch.device, offsets: Int[Tensor, " B+1"]) -> list[_Rectangle]:
-    """Histories in order of length, cut at 1, 2, 3, 4, 6, 8, 12, 16, ... events where that saves enough padding."""
-    users = torch.argsort(lengths)[int((lengths == 0).sum()) :]
-    lengths = lengths[users]
+def padding_share(lengths: Int[Tensor, " B"]) -> float:
+    """Share of the cells of all rectangles in which no event stands."""
+    lengths = lengths.sort().values
+    cells = sum((stop - first) * int(lengths[stop - 1]) for first, stop in _cuts(lengths))
+    return 1.0 - int(lengths.sum()) / cells if cells else 0.0
+
+
+def _cuts(lengths: Int[Tensor, " B"]) -> list[tuple[int, int]]:
+    """First and last + 1 of the histories of each rectangle, in ascending order of length, empty ones left out: cut at
+    1, 2, 3, 4, 6, 8, 12, 16, ... events where that saves enough padding."""
+    first = int((lengths == 0).sum())
     limits = sorted({*(2**n for n in range(32)), *(3 * 2**n for n in range(30))})
     edges = torch.searchsorted(lengths, torch.tensor(limits), right=True).unique().tolist()
-    num_events = int(offsets[-1])
-    rectangles, first = [], 0
+    cuts = []
     for edge, after in zip(edges, [*edges[1:], 0], strict=True):
         longer = after and int(lengths[after - 1] - lengths[edge - 1]) * (edge - first) < PADDING
-        if edge == first or longer:
-            continue
-        place = torch.arange(int(lengths[edge - 1]))
-        real = (place < lengths[first:edge, None]).to(device)
-        events = offsets[users[first:edge].to(device)][:, None] + place.to(device)
+        if edge > first and not longer:
+            cuts.append((first, edge))
+            first = edge
+    return cuts
+
+
+def _rectangles(lengths: Int[Tensor, " B"], device: torch.device, offsets: Int[Tensor, " B+1"]) -> list[_Rectangle]:
+    """Histories of similar length together."""
+    users = torch.argsort(lengths)
+    lengths = lengths[users]
+    num_events = int(offsets[-1])
+    rectangles = []
+    for first, stop in _cuts(lengths):
+        place = torch.arange(int(lengths[stop - 1]))
+        real = (place < lengths[first:stop, None]).to(device)
+        events = offsets[users[first:stop].to(device)][:, None] + place.to(device)
         rectangles.append(_Rectangle(torch.where(real, events, num_events), real))
-        first = edge
     return rectangles

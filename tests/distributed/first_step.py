@@ -54,7 +54,7 @@ def first_step(dataset: Path, run: Path, result: Path, batch_size: int, towers: 
             if not parameter.any():
                 parameter.normal_(std=0.05, generator=generator)
     trainer.towers.renew_outputs()
-    trainer._refresh_bank()
+    trainer.refresh_bank()
     batch = next(iter(trainer.loader.epoch(0)))
     losses = trainer.model(batch.to(trainer.device))
     total = trainer.recommender.total(losses)

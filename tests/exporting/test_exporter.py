@@ -258,14 +258,15 @@ def test_the_vectors_of_a_recommender_are_exported_as_it_scores_them(tiny_datase
     from mmrec.inference import encode_catalog
     from mmrec.item_encoder import fit_preprocessings
     from mmrec.item_inputs import CatalogInputs
-    from mmrec.model import load_model, model_hash, save_model
+    from mmrec.model import load_model, model_hash, model_writers
     from mmrec.training.presets import preset
 
     config = preset("hybrid", tiny_dataset.path)
     train_items = np.arange(24) < 20
     model = config.model.build(fit_preprocessings(config.model.item_encoder, tiny_dataset, train_items))
     (tmp_path / "checkpoint").mkdir()
-    save_model(model, tmp_path / "checkpoint", to_dict(config))
+    for name, write in model_writers(model, model.state_dict(), to_dict(config)).items():
+        write(tmp_path / "checkpoint" / name)
     catalog = CatalogInputs(tiny_dataset, model.inputs)
     export(
         lambda item_idx: encode_catalog(model, catalog, item_idx).numpy(),

@@ -37,7 +37,7 @@ def test_freshly_refreshed_the_loss_is_the_full_softmax(tiny_dataset_path, tmp_p
     no_dropout = {"id_dropout": 0.0, "modality_dropout": 0.0}  # it hides modalities of the step's items alone
     full = Trainer(config(tiny_dataset_path, tmp_path / "full", refresh_steps=0, num_negatives=1000, **no_dropout))
     bank = Trainer(config(tiny_dataset_path, tmp_path / "bank", refresh_steps=4, **no_dropout))
-    bank._refresh_bank()
+    bank.refresh_bank()
     expected, found = loss_and_gradients(full), loss_and_gradients(bank)
     # The batches differ in how many items they encode; their histories are the same.
     assert found[0] == pytest.approx(expected[0], abs=1e-5)
@@ -48,7 +48,7 @@ def test_vectors_are_at_most_refresh_steps_minus_one_steps_old(tiny_dataset_path
     trainer = Trainer(config(tiny_dataset_path, tmp_path / "run", refresh_steps=3, max_epochs=1))
     known = np.flatnonzero(trainer.split.train_items)
     ages, refreshed = [], {}
-    step, refresh = trainer._step, trainer._refresh_bank
+    step, refresh = trainer._step, trainer.refresh_bank
 
     def refresh_and_compare() -> None:
         now = encode_catalog(trainer.recommender, trainer.catalog, known)
@@ -57,7 +57,7 @@ def test_vectors_are_at_most_refresh_steps_minus_one_steps_old(tiny_dataset_path
         equal = [at for at, vectors in refreshed.items() if torch.equal(vectors, trainer.recommender.bank[1])]
         ages.append(trainer.state.step - max(equal))
 
-    trainer._refresh_bank, trainer._step = refresh_and_compare, step
+    trainer.refresh_bank, trainer._step = refresh_and_compare, step
     trainer.fit()
     assert ages == [n % 3 for n in range(len(ages))]
     assert len(ages) > 4

@@ -46,13 +46,13 @@ def test_baselines_keep_the_settings_that_validation_chose_and_count_all_trainin
     assert mixture.scales == chosen["rules_and_knn"].baseline.scales
 
 
-def test_a_refit_runs_for_the_epochs_of_the_best_checkpoint_and_its_results_are_marked(tiny_dataset_path, tmp_path):
+def test_a_refit_runs_for_the_steps_of_the_best_checkpoint_and_its_results_are_marked(tiny_dataset_path, tmp_path):
     data, run, again = ["--data", str(tiny_dataset_path)], tmp_path / "run", tmp_path / "again"
     assert main(["train", "id", *data, "--out", str(run), "--max-epochs", "3", "--patience", "1"]) == 0
     assert main(["refit", str(run), "--out", str(again)]) == 0
-    best = json.loads((run / "finished.json").read_text())["best_epoch"]
+    best = json.loads((run / "best" / "training_state" / "state.json").read_text())["step"]
     lines = [json.loads(line) for line in (again / "metrics.jsonl").read_text().splitlines()]
-    assert {line["epoch"] for line in lines} == set(range(best))
+    assert [line["step"] for line in lines if "loss" in line] == list(range(best))
     assert not any("validation" in line for line in lines), "nothing was left to validate on"
     assert (again / "best").resolve() == (again / "latest").resolve()
     for name, folder in (("plain", run), ("refit", again)):
@@ -77,7 +77,9 @@ def test_towers_rest_in_a_refit_for_as_long_as_they_did(tiny_dataset_path, tmp_p
     refit = refit_config(tmp_path / "run", tmp_path / "again")
     best = json.loads((tmp_path / "run" / "finished.json").read_text())["best_epoch"]
     resting, learning = min(best, 2), max(best - 2, 0)
-    assert (refit.max_epochs, refit.rest_epochs, refit.tower_epochs) == (best, resting, learning)
+    steps = json.loads((tmp_path / "run" / "best" / "training_state" / "state.json").read_text())["step"]
+    assert refit.max_steps == steps
+    assert (refit.rest_epochs, refit.tower_epochs) == ((resting, learning + 1) if best > 2 else (best + 1, 0))
     Trainer(refit).fit()
     with pytest.raises(ConfigError, match="is a refit already"):
         refit_config(tmp_path / "again", tmp_path / "twice")

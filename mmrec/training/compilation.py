@@ -1,0 +1,31 @@
+"""Networks compiled by torch.compile, where shapes repeat."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mmrec.modality_encoders.foundation import FoundationEncoder
+from mmrec.modality_encoders.tower import TowerEncoder
+from mmrec.model import Recommender
+from mmrec.user_encoders.sequential import BlockEncoder
+
+__all__ = ["compile_networks"]
+
+
+def compile_networks(model: Recommender) -> None:
+    """Compile the towers of raw media, the fusion and the blocks of the user encoder, in place.
+
+    Numbers of items and of events change from step to step and are compiled as symbols; sizes of pictures, clips and
+    vectors are fixed. Histories are mixed outside of the compiled parts.
+    """
+    networks: list[nn.Module] = [model.item_encoder.fusion]
+    for encoder in model.item_encoder.encoders.values():
+        if isinstance(encoder, FoundationEncoder):
+            assert isinstance(encoder.network, nn.Module)
+            networks.append(encoder.network)
+        elif isinstance(encoder, TowerEncoder):
+            networks.append(encoder)
+    if isinstance(model.user_encoder, BlockEncoder):
+        networks.extend(model.user_encoder.blocks)
+    for network in networks:
+        network.compile(dynamic=True)
