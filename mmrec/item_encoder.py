@@ -24,7 +24,6 @@ from mmrec.keyed_random import mix
 from mmrec.modality_encoders import AnyEncoderConfig, EncoderConfig, ModalityEncoder, Preprocessing
 from mmrec.modality_encoders.base import Tokens, in_chunks
 from mmrec.modality_encoders.foundation import FoundationEncoder
-from mmrec.modality_encoders.item_id import ItemIdEncoder
 from mmrec.modality_encoders.tower import TowerEncoder
 
 __all__ = [
@@ -133,7 +132,7 @@ class ItemEncoder(nn.Module):
             column = self.columns[name]
             rows = items.present[:, column]
             inputs = items.inputs[name]
-            if items.keys is not None and isinstance(encoder, ItemIdEncoder):
+            if items.keys is not None and encoder.takes_keys:
                 inputs = {**inputs, "keys": items.keys[rows]}
             found, real = self._encode(encoder, inputs)  # (P, T, D), (P, T)
             if name in items.reread:

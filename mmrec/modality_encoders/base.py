@@ -68,7 +68,13 @@ class JsonPreprocessing(Preprocessing):
 
 
 class ModalityEncoder(nn.Module, ABC):
-    """Network from collated inputs to tokens of the model's width."""
+    """Network from collated inputs to tokens of the model's width.
+
+    Attributes:
+        takes_keys: whether in training the inputs carry "keys", 64 random bits of each item, for dropout. ("P",)
+    """
+
+    takes_keys = False
 
     @abstractmethod
     def forward(self, inputs: dict[str, Tensor]) -> Tokens:

@@ -71,7 +71,9 @@ class ItemIdPreprocessing(Preprocessing):
 
 
 class ItemIdEncoder(ModalityEncoder):
-    """One token: the item's embedding row. Inputs: "rows" and, in training, "keys" of the items, each ("P",)."""
+    """One token: the item's embedding row. Inputs: "rows", ("P",)."""
+
+    takes_keys = True
 
     def __init__(self, num_rows: int, dim: int, config: ItemIdConfig) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from mmrec.errors import CheckpointError
@@ -80,7 +81,7 @@ class CheckpointWriter:
             error, self._error = self._error, None
             for folder in self.run.glob(".step-*.tmp"):  # makes room
                 shutil.rmtree(folder, ignore_errors=True)
-            if not isinstance(error, OSError | RuntimeError):
+            if not isinstance(error, OSError | RuntimeError | SafetensorError):
                 raise error
             latest = self.run / "latest"
             whole = f"the last whole one is {latest.resolve()}" if latest.exists() else "there is none before it"

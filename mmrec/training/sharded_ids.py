@@ -38,6 +38,8 @@ class ShardedItemIds(ModalityEncoder):
         step does not read stays as it is.
     """
 
+    takes_keys = True
+
     def __init__(self, encoder: ItemIdEncoder, rows: np.ndarray) -> None:
         super().__init__()
         self.dropout = encoder.dropout
