@@ -45,7 +45,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmrec.cli import train_recipes
+from mmrec.cli_train import train_recipes
 from mmrec.training import TrainConfig, preset
 
 DATA = Path("data/amazon_scientific")

@@ -63,7 +63,7 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
-from mmrec.cli import train_recipes
+from mmrec.cli_train import train_recipes
 from mmrec.errors import ConfigError
 from mmrec.modality_encoders import FoundationTextConfig, ImageConfig, TextConfig
 from mmrec.modality_encoders.foundation import FoundationConfig

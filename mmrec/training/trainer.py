@@ -70,11 +70,16 @@ def train(config: TrainConfig) -> Path:
 class Trainer:
     """One run: builds everything from the configuration, resumes where the run folder stands.
 
+    Args:
+        after_epoch: told of each epoch and its validation metrics, on every rank; True ends the run there.
+
     Attributes: those of :class:`mmrec.training.assembly.Assembly` that a step needs, by the same names.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, after_epoch: Callable[[int, dict[str, float]], bool] | None = None) -> None:
         self.config = config
+        self.after_epoch = after_epoch
+        self.stopped_early = False
         parts = self.parts = Assembly(config)
         self.accelerator, self.device, self.run, self.state = parts.accelerator, parts.device, parts.run, parts.state
         self.dataset, self.split, self.catalog = parts.dataset, parts.split, parts.catalog
@@ -151,6 +156,8 @@ class Trainer:
                 return False
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
         self._end_epoch(clock)
+        if self.after_epoch is not None:
+            self.stopped_early = self.after_epoch(state.epoch - 1, self.metrics)
         self._save()
         return not self._stop_agreed()
 
@@ -258,7 +265,7 @@ class Trainer:
         value = self.metrics.get(SELECTION_METRIC, float(state.epoch))  # of a refit the last epoch is the best
         if value > state.best_metric:
             state.best_metric, state.best_epoch, state.best_step = value, state.epoch, state.step
-        line = {**rates, **peak_memory(self.device)}
+        line: dict[str, Any] = {**rates, **peak_memory(self.device)}
         if self.metrics:
             line["validation"] = self.metrics
         if directions is not None:
@@ -371,7 +378,7 @@ class Trainer:
         if state.step_in_epoch:
             return False
         at_last_step = bool(config.max_steps) and state.step >= config.max_steps
-        return at_last_step or self._out_of_patience() or state.epoch >= self.towers.last_epoch()
+        return self.stopped_early or at_last_step or self._out_of_patience() or state.epoch >= self.towers.last_epoch()
 
     def _request_stop(self, signum: int, frame: object) -> None:
         self._stop_requested = True
