@@ -39,10 +39,8 @@ def test_a_range_that_is_none_is_refused(text):
 
 def test_settings_are_changed_by_their_dotted_names(tiny_dataset_path):
     config = preset("hybrid", tiny_dataset_path)
-    changed = with_settings(
-        config,
-        {"learning_rate": 0.5, "model.user_encoder.dropout": 0.25, "model.item_encoder.encoders.item_id.dropout": 0},
-    )
+    of_ids = "model.item_encoder.encoders.item_id.dropout"
+    changed = with_settings(config, {"learning_rate": 0.5, "model.user_encoder.dropout": 0.25, of_ids: 0})
     assert (changed.learning_rate, changed.model.user_encoder.dropout) == (0.5, 0.25)
     assert changed.model.item_encoder.encoders["item_id"].dropout == 0
     assert changed.model.item_encoder.encoders["image"] is config.model.item_encoder.encoders["image"]
@@ -66,9 +64,7 @@ def test_the_default_space_fits_every_preset(tiny_dataset_path):
     for name in ("id", "content", "hybrid", "features"):
         config = preset(name, tiny_dataset_path)
         for setting, values in default_space(config).items():
-            with_settings(
-                config, {setting: values.choices[0] if values.choices else values.low if not values.whole else 1}
-            )
+            with_settings(config, {setting: values.choices[0] if values.choices else values.high})
 
 
 @pytest.fixture(scope="module")
@@ -102,18 +98,8 @@ def test_the_first_trial_has_the_presets_own_settings(study, tiny_dataset_path):
 
 
 def test_another_study_in_the_same_folder_is_refused(study, tiny_dataset_path, capsys):
-    command = [
-        "tune",
-        "id",
-        "--data",
-        str(tiny_dataset_path),
-        "--out",
-        str(study),
-        "--search",
-        "batch_size=4,8",
-        *SMALL,
-    ]
-    assert main(command) == 2
+    command = ["tune", "id", "--data", str(tiny_dataset_path), "--out", str(study), *SMALL]
+    assert main([*command, "--search", "batch_size=4,8"]) == 2
     assert "holds another study" in capsys.readouterr().err
 
 
