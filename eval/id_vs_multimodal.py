@@ -18,26 +18,17 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
 from rich.console import Console
 
+from eval.comparison import METRIC, comparisons, per_query, plot_runs, run_rows
 from eval.study import run_study, show
 from mmrec.data.splits import SplitName
 from mmrec.errors import ConfigError
-from mmrec.evaluator import score_vectors
-from mmrec.metrics.bootstrap import bootstrap_intervals
-from mmrec.metrics.paired import compare_paired, holm
-from mmrec.metrics.ranking import ranking_metrics
-from mmrec.metrics.slices import restrict, target_masks
 from mmrec.training import preset
-from mmrec.training.evaluation import Vectors, vectors_of_checkpoint
+from mmrec.training.evaluation import vectors_of_checkpoint
 from mmrec.training.trainer import train
-
-METRIC = "ndcg@10"
-PARTS = {"all": "all targets", "cold_items": "new items", "warm_items": "known items"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +59,9 @@ def study(config: IdVsMultimodal) -> tuple[pl.DataFrame, pl.DataFrame]:
     protocols = {name: str(found.split.protocol) for name, found in vectors.items()}
     if len(set(protocols.values())) > 1:
         raise ConfigError(f"these runs have different splits and cannot be compared: {protocols}")
-    measured = {name: _per_query(found) for name, found in vectors.items()}
-    parts = [part for part in PARTS if all(part in found for found in measured.values())]
-    rows = []
-    for name, part in itertools.product(measured, parts):
-        values, users = measured[name][part]
-        low, high = bootstrap_intervals({METRIC: values[METRIC]}, users)[METRIC]
-        means = {metric: float(values[metric].mean()) for metric in ("hr@10", METRIC)}
-        rows.append({"run": name, "targets": PARTS[part], "queries": len(users), **means, "low": low, "high": high})
-    return pl.DataFrame(rows), _comparisons(measured, parts)
+    measured = {name: per_query(found.split, found.users, found.items) for name, found in vectors.items()}
+    pairs = itertools.combinations(reversed(list(measured)), 2)
+    return run_rows(measured), comparisons(measured, pairs)
 
 
 def _trained(config: IdVsMultimodal, name: str) -> Path:
@@ -84,58 +69,14 @@ def _trained(config: IdVsMultimodal, name: str) -> Path:
     return train(replace(chosen, seed=config.seed))
 
 
-def _per_query(found: Vectors) -> dict[str, tuple[dict[str, np.ndarray], np.ndarray]]:
-    """By part, the metrics of each query and the query's user."""
-    queries = found.split.test
-    ranks = score_vectors(found.split, "test", found.users, found.items).ranks
-    parts = {"all": (ranking_metrics(ranks, queries.target_offsets), queries.user)}
-    for name, mask in target_masks(found.split, queries, {})[""].items():
-        kept, offsets, rows = restrict(ranks, queries.target_offsets, mask)
-        parts[name] = ranking_metrics(kept, offsets), queries.user[rows]
-    return parts
-
-
-def _comparisons(measured: dict[str, Any], parts: list[str]) -> pl.DataFrame:
-    rows = []
-    for (first, second), part in itertools.product(itertools.combinations(reversed(list(measured)), 2), parts):
-        (ours, users), (theirs, _) = measured[first][part], measured[second][part]
-        found = compare_paired(ours[METRIC], theirs[METRIC], users)
-        rows.append(
-            {
-                "pair": f"{first} - {second}", "targets": PARTS[part], "difference": found.difference,
-                "low": found.low, "high": found.high, "p": found.p_value,
-            }
-        )  # fmt: skip
-    holds = holm([row["p"] for row in rows])
-    return pl.DataFrame(rows).with_columns(holds_at_5_percent=pl.Series(holds))
-
-
 def write(found: tuple[pl.DataFrame, pl.DataFrame], out: Path, console: Console) -> None:
     """Both tables on the console and as CSV, and a plot of the runs."""
     runs, comparisons = found
     runs.write_csv(out / "runs.csv", float_precision=5)
     comparisons.write_csv(out / "comparisons.csv", float_precision=5)
-    _plot(runs, out / "runs.svg")
+    plot_runs(runs, out / "runs.svg")
     show(console, f"Runs ({METRIC} with 95 % interval)", runs, digits=4)
     show(console, f"Differences in {METRIC}", comparisons, digits=4)
-
-
-def _plot(runs: pl.DataFrame, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    parts = runs["targets"].unique(maintain_order=True).to_list()
-    figure = Figure(figsize=(3.0 * len(parts) + 0.5, 2.6), layout="constrained")
-    for axes, part in zip(np.atleast_1d(figure.subplots(1, len(parts))), parts, strict=True):
-        rows = runs.filter(pl.col("targets") == part)
-        values = rows["ndcg@10"].to_numpy()
-        errors = np.stack([values - rows["low"].to_numpy(), rows["high"].to_numpy() - values]).clip(min=0)
-        axes.bar(rows["run"].to_list(), values, yerr=errors, color="#2f81f7", width=0.6, capsize=3, ecolor="#c2571a")
-        axes.set_title(f"{part} ({rows['queries'][0]:,} queries)", fontsize=9)
-        axes.set_ylim(bottom=0)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    figure.axes[0].set_ylabel("NDCG@10, full ranking")
-    figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

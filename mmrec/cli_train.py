@@ -40,8 +40,8 @@ def tune_preset(argv: list[str]) -> int:
         print(_preset_usage("tune", "--out STUDY [--trials 20] [--search NAME=RANGE[;NAME=RANGE...]]"))
         print(
             "\nSearches for settings by Optuna: the first trial has the preset's own, bad ones end early, the\n"
-            "validation part alone decides, and the same command goes on where it was. RANGE is a,b,c (choices), low:high,\n"
-            "log:low:high or int:low:high, NAME a setting of mmrec train:\n"
+            "validation part alone decides, and the same command goes on where it was. RANGE is a,b,c (choices),\n"
+            "low:high, log:low:high or int:low:high, NAME a setting of mmrec train:\n"
             "    --search 'learning_rate=log:3e-4:3e-3;model.user_encoder.num_blocks=1,2'\n"
             "Without --search: rate, temperature, dropouts and blocks. Overrides hold for every trial."
         )
@@ -80,20 +80,24 @@ def _preset_usage(command: str, options: str) -> str:
     lines = "\n".join(f"  {name:10s}{what}" for name, what in PRESETS.items())
     return (
         f"usage: mmrec {command} PRESET --data DATASET {options}\n"
-        "                   [--user-encoder NAME] [--fusion NAME]\n"
+        "                   [--user-encoder NAME] [--fusion NAME] [--start-from RUN]\n"
         "                   [--{image,text,audio,video}-encoder NAME] [--{image,...}-tune HOW] [overrides]\n\n"
         f"presets (settings follow from the size and density of the data):\n{lines}\n\n"
         f"user encoders: {', '.join(USER_ENCODERS)}; fusions: {', '.join(FUSIONS)}\n\n"
         "encoders: small networks that learn from scratch, or foundation encoders by FRAMEWORK:NAME, with their own\n"
         "preprocessing: timm:vit_base_patch16_dinov3.lvd1689m, open_clip:ViT-B-32/laion2b_s34b_b79k,\n"
         "transformers:answerdotai/ModernBERT-base, transformers:/folder, path:/folder, torchvision:mvit_v2_s.\n"
-        "They tune: frozen (encoded once, kept in DATASET/features/cache), top:K (blocks), lora:RANK, all."
+        "They tune: frozen (encoded once, kept in DATASET/features/cache), top:K (blocks), lora:RANK, all.\n\n"
+        "--start-from: a run on another dataset; its content encoders, fusion and user encoder go on here, ids are new."
     )
 
 
 def _preset_config(command: str, argv: list[str]) -> TrainConfig:
     """The preset that the arguments name, for the data that they name, with what they change."""
+    from mmrec.data.dataset import Dataset
+    from mmrec.training.checkpoint import find_checkpoint
     from mmrec.training.presets import preset
+    from mmrec.training.transfer import start_from
 
     data = option(argv, "--data")
     if data is None:
@@ -106,6 +110,7 @@ def _preset_config(command: str, argv: list[str]) -> TrainConfig:
         raise ConfigError(f"--split-quantile is {given!r}; give a number between 0 and 1") from error
     encoder, overrides = without_option(argv[1:], "--user-encoder")
     fusion, overrides = without_option(overrides, "--fusion")
+    source, overrides = without_option(overrides, "--start-from")
     encoders, overrides = _foundation_encoders(overrides)
     defaults = preset(
         argv[0],
@@ -116,6 +121,12 @@ def _preset_config(command: str, argv: list[str]) -> TrainConfig:
         fusion=fusion,
         encoders=encoders,
     )
+    if source is not None:
+        if encoder or fusion or encoders:
+            raise ConfigError(
+                "--start-from brings encoders and fusion with it; leave out the options that choose others"
+            )
+        defaults = start_from(defaults, find_checkpoint(Path(source)), Dataset.open(Path(data)))
     return _overridden(defaults, overrides, f"mmrec {command} {argv[0]}")
 
 

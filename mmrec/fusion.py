@@ -9,7 +9,9 @@ Legend: I items, T tokens of all modalities side by side, M modalities, K latent
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +104,13 @@ FUSIONS = {
 class Fusion(nn.Module, ABC):
     """Tokens of the present modalities -> one vector; args of both methods: tokens; mask, True = real; modality: which
     modality each token column belongs to; and of ``forward`` in training, keys: 64 random bits of each item, from which
-    its dropout follows."""
+    its dropout follows.
+
+    Attributes:
+        by_modality: parameters that have a part for each modality, side by side along an axis.
+    """
+
+    by_modality: ClassVar[Mapping[str, int]] = {}
 
     @abstractmethod
     def forward(
@@ -130,6 +138,8 @@ class SumFusion(Fusion):
         dim: D.
         num_modalities: M.
     """
+
+    by_modality: ClassVar[Mapping[str, int]] = {"gate": 0}
 
     def __init__(self, dim: int, num_modalities: int) -> None:
         super().__init__()
@@ -169,6 +179,8 @@ class AttentionFusion(Fusion):
 
     Source: latent queries as in Perceiver (Jaegle et al. 2021); zero start as in Zhang et al. 2019 (Fixup).
     """
+
+    by_modality: ClassVar[Mapping[str, int]] = {"sum.gate": 0, "modality": 0}
 
     def __init__(self, dim: int, num_modalities: int, config: AttentionFusionConfig) -> None:
         super().__init__()
@@ -253,6 +265,8 @@ class GatedFusion(Fusion):
     Source: gated multimodal units, Arevalo et al. 2017, for any number of modalities, and missing ones.
     """
 
+    by_modality: ClassVar[Mapping[str, int]] = {"score": 0, "bias": 0}
+
     def __init__(self, dim: int, num_modalities: int) -> None:
         super().__init__()
         self.score = nn.Parameter(torch.zeros(num_modalities, dim))
@@ -277,6 +291,8 @@ class GatedFusion(Fusion):
 class ConcatFusion(Fusion):
     """The mean of the modalities plus an MLP of all of them side by side, with a learned vector in place of a missing
     one; the MLP starts as zero. A share is that of the mean: what the MLP makes of the modalities has no parts."""
+
+    by_modality: ClassVar[Mapping[str, int]] = {"missing": 0, "read.weight": 1}
 
     def __init__(self, dim: int, num_modalities: int, config: ConcatFusionConfig) -> None:
         super().__init__()

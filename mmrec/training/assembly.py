@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -33,6 +34,7 @@ from mmrec.training.run_mirror import RunMirror, is_url
 from mmrec.training.sharded_ids import BETAS, ShardedItemIds
 from mmrec.training.telemetry import progress_bar
 from mmrec.training.towers import TowerSchedule
+from mmrec.training.transfer import source_preprocessings, transplant
 from mmrec.training.weight_average import WeightAverage
 
 __all__ = ["Assembly", "open_split", "start_processes"]
@@ -84,13 +86,15 @@ class Assembly:
                 logger.info("%s", f"{name:16s}{every:>13,} parameters, {learning:>13,} learn{note}")
         if self.resumed is not None:
             self._load_weights()
+        elif config.start_from is not None:
+            transplant(model, config.start_from)
         else:
             model.item_encoder.load_pretrained()
         if config.feature_cache:
             progress, bar = progress_bar(rank() == 0)
             with progress:
                 use_feature_caches(model, self.catalog, fill=True, progress=bar.advance_in)
-        if self.resumed is None:
+        if self.resumed is None and config.start_from is None:
             self._calibrate()
         if config.compile:
             compile_networks(model)
@@ -127,7 +131,9 @@ class Assembly:
         folder = self.run / "preprocessing"
         if rank() == 0 and not (folder / "complete").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            save_preprocessings(fit_preprocessings(encoder, self.dataset, self.split.train_items), folder)
+            ready = source_preprocessings(self.config.start_from, self.config) if self.config.start_from else {}
+            own = replace(encoder, encoders={name: e for name, e in encoder.encoders.items() if name not in ready})
+            save_preprocessings(ready | fit_preprocessings(own, self.dataset, self.split.train_items), folder)
             (folder / "complete").touch()
         self.accelerator.wait_for_everyone()
         return load_preprocessings(encoder, folder)

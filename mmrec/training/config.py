@@ -29,6 +29,9 @@ class TrainConfig:
     out: Path | None = None
     """Run folder, or its URL (s3://..., anything that fsspec knows); the default is a folder under checkpoints/ named
     by data, preset and settings, so that the same command goes on where it was."""
+    start_from: Path | None = None
+    """Checkpoint of a run on another dataset whose content encoders, fusion and user encoder this run starts with. Set
+    by --start-from, which takes their sizes from there too."""
     name: str = "custom"
     """Name of the preset or recipe."""
     split: SplitName = "auto"
