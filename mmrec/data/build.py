@@ -75,11 +75,17 @@ class BuildFolder:
         self._facts, self._ledger = self.path / "build.json", self.path / "ledger.jsonl"
         self._former, self._old = self.path / "former", self.path / "old"
 
-    @property
-    def is_published(self) -> bool:
-        """Whether ``out`` is what was made here, and nothing but this folder's removal is left to do."""
-        told, manifest = self._read_facts().get("manifest"), self.out / MANIFEST
-        return told is not None and manifest.is_file() and told == _sha256(manifest)
+    def seems_published(self) -> bool:
+        """Whether ``out`` is what was made here, so that nothing but the folder's removal is left to do.
+
+        Of a folder that is empty already this cannot be told for sure.
+
+        Raises: DataError if the folder is not mmrec's, or damaged.
+        """
+        if not self.path.exists():
+            return False
+        facts, manifest = self._read_facts(), self.out / MANIFEST
+        return manifest.is_file() and (not facts or facts.get("manifest") == _sha256(manifest))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -192,7 +198,7 @@ class BuildFolder:
         """Remove the folder; what tells whose it is goes last."""
         if self._former.exists():  # half removed, it must not come back
             self._former.rename(self._old)
-        last = [self._facts, self.path / "lock"]
+        last = [self.path / "lock", self._facts]
         for path in [*(path for path in self.path.iterdir() if path not in last), *last]:
             if path.is_dir():
                 shutil.rmtree(path)

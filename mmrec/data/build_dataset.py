@@ -29,7 +29,7 @@ from mmrec.data.units import UnitSettings, package_versions
 from mmrec.errors import ConfigError, DataError
 from mmrec.media.source import MediaSource
 
-__all__ = ["Sources", "build_dataset"]
+__all__ = ["Sources", "build_dataset", "unit_ground"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +69,11 @@ def build_dataset(config: BuildConfig, settings: BuildSettings, sources: Sources
     """
     try:
         folder = BuildFolder(config.out)
-        if not folder.is_published:
+        is_published = folder.seems_published()
+        if not is_published:
             _refuse_existing(config)
         new = _read_tables(settings, sources)
-        counts = _build(config, settings, sources, new, folder)
+        counts = _build(config, settings, sources, new, folder, is_published)
     except OSError as error:  # no space, no permission
         raise DataError(f"cannot write {config.out}: {error}; choose another --out or make room") from error
     logger.info("%s: %d items, %d users, %d errors", config.out, counts["items"], counts["users"], counts["errors"])
@@ -132,9 +133,18 @@ def _read_tables(settings: BuildSettings, sources: Sources) -> NewData:
 
 
 def _build(
-    config: BuildConfig, settings: BuildSettings, sources: Sources, new: NewData, folder: BuildFolder
+    config: BuildConfig,
+    settings: BuildSettings,
+    sources: Sources,
+    new: NewData,
+    folder: BuildFolder,
+    is_published: bool,
 ) -> dict[str, int]:
-    """Plan, do the units that are missing, put the dataset together; its counts."""
+    """Plan, do the units that are missing, put the dataset together; its counts.
+
+    Args:
+        is_published: the dataset may have its name already, from a process that was killed after that.
+    """
     if not sources.media_root.is_dir():
         raise DataError(f"no folder {sources.media_root}; give the folder of the media files with --media-root")
     source = MediaSource(str(sources.media_root))
@@ -154,11 +164,11 @@ def _build(
         former=None if new.former is None else new.former.attributes,
         shard_bytes=units.shard_bytes,
         first_key=next_key(new.former),
-        ground=_ground(units),
+        ground=unit_ground(units),
         num_threads=4 * (config.num_workers or os.cpu_count() or 1),
     )
     with folder.locked():
-        if not folder.is_published:
+        if not is_published:
             _refuse_existing(config)
         with progress("reading and checking media", new.items.height, "items") as advance:
             records = run_build(folder, plan, units, EXECUTORS[config.executor](config.num_workers, advance))
@@ -171,15 +181,15 @@ def _build(
         }
         counts = assemble(folder, plan, records, new, facts)
         manifests = [path / MANIFEST for path in (folder.dataset, config.out)]
-        if folder.is_published and manifests[0].read_bytes() == manifests[1].read_bytes():
-            folder.remove()  # killed after the dataset had its name
+        if is_published and manifests[0].read_bytes() == manifests[1].read_bytes():
+            folder.remove()
         else:
             _refuse_existing(config)
             folder.publish()
     return counts
 
 
-def _ground(units: UnitSettings) -> str:
+def unit_ground(units: UnitSettings) -> str:
     """Of the settings and versions that decide the bytes of units."""
     told = [units.versions, asdict(units.rules), units.shard_bytes, units.timeout_s]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

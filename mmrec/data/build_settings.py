@@ -132,11 +132,11 @@ class BuildSettings:
                     "appended ones alone would be judged; ingest everything again"
                 )
         for name in ("text_columns", "min_rating", "since", "image_side_px", "video_side_px", "audio_rate_hz"):
-            was = former[name]
-            if name in given and _plain(given[name]) != was:
-                option, value = f"--{name.replace('_', '-')}", _plain(given[name])
+            if name in given and _plain(given[name]) != former[name]:
+                value, was = (" ".join(v) if isinstance(v, list) else v for v in (_plain(given[name]), former[name]))
                 raise ConfigError(
-                    f"{option} is {value}, but {path} was made with {was}; leave it out, or ingest everything again"
+                    f"--{name.replace('_', '-')} is {value}, but {path} was made with {was}; leave it out, or ingest "
+                    "everything again"
                 )
         known = {known.name for known in fields(cls)} - {"pipeline"}
         settings = {name: value for name, value in former.items() if name in known}
