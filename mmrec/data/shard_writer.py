@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import socket
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,8 @@ class ShardWriter:
         self._num_items = 0
 
     def _scratch(self, number: int) -> Path:
-        return self._folder / f".{self._name}-{number}.tar.{os.getpid()}"
+        # Two machines may be at the same unit, one of them given up for lost.
+        return self._folder / f".{self._name}-{number}.tar.{socket.gethostname()}.{os.getpid()}"
 
     def __enter__(self) -> ShardWriter:
         return self

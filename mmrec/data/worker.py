@@ -140,8 +140,7 @@ def _without_main() -> Iterator[None]:
 def _serve(connection: Connection) -> None:
     """The process: units in, results out, and between them how many items were done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends its workers
-    # One process is one thread of arithmetic; read by the libraries when they are loaded, at the first medium.
-    os.environ.update({f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")})
+    _use_one_thread()
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -161,6 +160,11 @@ def _serve(connection: Connection) -> None:
         except Exception as error:  # goes to the parent, whose caller judges it
             answer = error
         connection.send(answer)
+
+
+def _use_one_thread() -> None:
+    """Processes share the CPUs, and PyTorch would take them all for each; it reads this when it is first imported."""
+    os.environ.update({f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")})
 
 
 class _Teller:
