@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import os
@@ -135,8 +136,13 @@ def _on_this_machine(unit: Unit, settings: UnitSettings) -> UnitResult:
              if found[name] != version]  # fmt: skip
     if other:
         raise DataError(f"{here} has {', '.join(other)}, and would write other bytes; install the same on all machines")
-    with Worker() as worker:
-        return worker.do(unit, settings, lambda items: None)
+    return _worker_here().do(unit, settings, lambda items: None)
+
+
+@functools.cache
+def _worker_here() -> Worker:
+    """Of a process of Ray, which does one task after another; it ends with that process."""
+    return Worker()
 
 
 EXECUTORS: dict[str, Callable[[int | None, Callable[[int], None]], Executor]] = {

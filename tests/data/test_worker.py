@@ -36,6 +36,7 @@ def told_of_pictures(dataset: Dataset) -> dict[str, tuple[str, str]]:
     return {item: (error, message) for item, error, message in table.select("item_id", "error", "message").rows()}
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs_and_one_that_crashes_cost_a_medium_each(tmp_path):
     sides = [40] * 12
     sides[3], sides[7] = HANGS, CRASHES
