@@ -141,8 +141,9 @@ def _load(path: Path, name: str, num_items: int) -> np.ndarray:
         raise DataError(f"--features {name}: no file {path}")
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"--features {name}: {path} cannot be read as .npy: {error}") from error
+    except Exception as error:  # of a damaged header numpy makes anything, by tokens and syntax of Python
+        reason = " ".join(str(error).split())[:100]
+        raise DataError(f"--features {name}: {path} cannot be read as .npy: {reason}") from error
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
         shape = f"{vectors.dtype} of shape {vectors.shape}" if isinstance(vectors, np.ndarray) else "an archive"
         raise DataError(f"--features {name}: {path} holds {shape}; it must be floats of shape (items, dim)")

@@ -214,9 +214,7 @@ def test_a_replacement_that_was_cut_short_gives_the_former_dataset_back_to_anoth
 
 
 @pytest.mark.slow
-def test_a_build_killed_at_random_moments_makes_the_same_bytes_and_leaves_nothing_behind(
-    source, undisturbed, tmp_path
-):
+def test_a_build_killed_at_random_moments_makes_the_same_bytes_and_leaves_nothing_behind(source, undisturbed, tmp_path):
     out, draw, kills = tmp_path / "there" / "out", random.Random(0), {"units": 0, "dataset": 0}
     while min(kills.values()) < 10:
         part = min(kills, key=lambda name: kills[name])
@@ -261,7 +259,9 @@ def test_a_damaged_build_folder_is_one_line(source, tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_ledger_is_one_line_and_a_line_that_was_cut_off_is_none(source, undisturbed, all_units_done, tmp_path):
+def test_a_damaged_ledger_is_one_line_and_a_line_that_was_cut_off_is_none(
+    source, undisturbed, all_units_done, tmp_path
+):
     shutil.copytree(all_units_done, tmp_path / "out.build")
     ledger = tmp_path / "out.build" / "ledger.jsonl"
     lines = ledger.read_text()

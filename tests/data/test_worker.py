@@ -108,7 +108,9 @@ def test_an_interrupted_worker_ends_at_once(tmp_path):
 
 
 def test_a_worker_computes_in_one_thread():
-    code = "from mmrec.data.worker import _use_one_thread; _use_one_thread(); import torch; print(torch.get_num_threads())"
+    code = (
+        "from mmrec.data.worker import _use_one_thread; _use_one_thread(); import torch; print(torch.get_num_threads())"
+    )
     variables = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     run = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "1"
