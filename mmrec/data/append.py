@@ -25,15 +25,26 @@ def check_new_items(former: Dataset, items: pl.DataFrame) -> None:
             f"{len(again):,} of the items are in {former.path} already, for example {again[0]!r}; append new items "
             "only, and ingest everything again where old ones have changed"
         )
-    for name in set(items.columns) & set(former.attributes.columns):
-        columns = [table.select(name).head(0) for table in (former.attributes, items)]
-        try:
-            pl.concat(columns, how="vertical_relaxed")
-        except pl.exceptions.PolarsError as error:
+    for name in items.columns:
+        kinds = [table.schema.get(name, pl.Null()) for table in (former.attributes, items)]
+        if not _go_together(*kinds):
             raise DataError(
-                f"column {name!r} of the new items is of type {items.schema[name]}, in {former.path} it is of type "
-                f"{former.attributes.schema[name]}; give it the same type"
-            ) from error
+                f"column {name!r} of the new items is of type {kinds[1]}, in {former.path} it is of type {kinds[0]}; "
+                "give it the same type"
+            )
+
+
+def _go_together(one: pl.DataType, other: pl.DataType) -> bool:
+    """Whether columns of two types make one: of a common type that both are cast to."""
+    if one == other or pl.Null in (one, other):
+        return True
+    if any(kind.is_nested() or kind == pl.Binary for kind in (one, other)):
+        return False
+    try:
+        pl.concat([pl.Series("", [], dtype=kind).to_frame() for kind in (one, other)], how="vertical_relaxed")
+    except pl.exceptions.PolarsError:
+        return False
+    return True
 
 
 def join_features(former: Dataset, new: dict[str, FeatureRows]) -> dict[str, FeatureRows]:

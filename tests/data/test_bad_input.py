@@ -234,7 +234,7 @@ def test_a_time_of_zero_is_one_moment_in_any_unit(config):
 
 @pytest.mark.parametrize("moment", ["--5", "²", "", "1e9", "99999999999999", "2024-13-01"])
 def test_a_moment_that_is_none_is_an_error(config, moment):
-    with pytest.raises(ConfigError, match="since is .*; give a date such as 2024-05-31, or seconds since 1970"):
+    with pytest.raises(ConfigError, match=r"since is .*; give a date such as 2024-05-31, or seconds since 1970"):
         replace(config, since=moment)
 
 
