@@ -77,9 +77,9 @@ def scan_csv(
 
 
 def scan_jsonl(path: Path, types: Mapping[str, Any]) -> pl.LazyFrame:
-    """The named fields of a file with one JSON object a line, gzip or not; a field that a line lacks is null.
+    """The named fields of a file with one JSON object a line, gzip or not.
 
-    A line that is no object is null in all fields, so that it becomes an event, or an item, without an id.
+    A field that a line lacks, or has of another type, is null; a line that is no JSON is an error when it is read.
 
     Raises: DataError if there is no such file.
     """
