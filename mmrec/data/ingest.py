@@ -43,7 +43,8 @@ class IngestConfig(BuildConfig):
     errors.parquet."""
     append_to: Path | None = None
     """A dataset folder to which the items and interactions are added; `out` becomes the new version, which shares its
-    shards and its settings. Only new items; vectors only of the kinds that it has."""
+    shards and its settings. Only new items; vectors only of the kinds that it has; no k-core, which is that of all
+    events."""
     name: str | None = None
     """Name of the dataset; the name of the tables' folder if not given."""
     source: str | None = None
