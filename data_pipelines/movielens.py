@@ -2,8 +2,9 @@
 
     python -m data_pipelines.movielens --source ../shared/data/movielens_mm --out data/movielens_mm
 
-Measured: 15 s on 2 cores, 13,049 items, 206,584 events, 94 MB; 3 rows in errors.parquet (two clips begin before their
-first keyframe, one quote has a bad packet; all three are used as far as they decode).
+Measured 2026-11-26, 2-core CPU that other work shared (load 5): 57 s, 13,049 items, 206,584 events, 94 MB; 3 rows in
+errors.parquet (two clips begin before their first keyframe, one quote has a bad packet; all three are used as far as
+they decode).
 
 Source. MovieLens, https://grouplens.org/datasets/movielens, with media beside it: a folder with `items.parquet`,
 `interactions.parquet` and `media/`, as its README describes: ratings of users 1 to 2149 of GroupLens ml-latest (July

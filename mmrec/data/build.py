@@ -213,7 +213,7 @@ def run_build(folder: BuildFolder, plan: BuildPlan, settings: UnitSettings, exec
     keys = [plan.unit_key(number) for number in range(plan.num_units)]
     folder.keep_only(keys)
     missing = [number for number, key in enumerate(keys) if key not in folder.records]
-    for result in executor((plan.unit(number) for number in missing), settings):
+    for result in executor((plan.unit(number, keys[number]) for number in missing), settings):
         folder.commit(result)
     return [folder.records[key] for key in keys]
 

@@ -6,7 +6,6 @@ Legend: V items.
 from __future__ import annotations
 
 import hashlib
-import json
 import tarfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -63,13 +62,13 @@ class BuildPlan:
     def num_units(self) -> int:
         return len(self.starts)
 
-    def unit(self, number: int) -> Unit:
-        """The items of a unit, each with the media that it brings itself."""
+    def unit(self, number: int, key: str) -> Unit:
+        """The items of a unit, whose key it is, each with the media that it brings itself."""
         items = []
         for item in self._items(number):
             own = {m: str(paths[item]) for m, paths in self.paths.items() if self.owner[m][item] == item}
             items.append(Item(self.item_ids[item], self.texts[item], own, int(self.num_bytes[item])))
-        return Unit(self.unit_key(number), self.first_key + self.starts[number], items)
+        return Unit(key, self.first_key + self.starts[number], items)
 
     def unit_key(self, number: int) -> str:
         """Of all that decides the bytes of a unit: the same key, the same bytes."""
@@ -78,8 +77,7 @@ class BuildPlan:
             own = [
                 (m, paths[item], self.stamps[m][item]) for m, paths in self.paths.items() if self.owner[m][item] == item
             ]
-            told = json.dumps([self.item_ids[item], self.texts[item], own])
-            digest.update(told.encode())
+            digest.update(repr((self.item_ids[item], self.texts[item], own)).encode(errors="surrogatepass"))
         return digest.hexdigest()[:32]
 
     def _items(self, number: int) -> range:

@@ -126,8 +126,9 @@ def write_histories(histories: Histories, path: Path) -> int:
     """Write one row a user as an Arrow file of one batch, which maps into memory without a copy; return the users."""
     offsets = pa.array(pack(histories.lengths), pa.int64())
     columns: dict[str, pa.Array] = {"user_id": pa.array(histories.user_ids.to_list(), pa.string())}
-    for name, values in histories.columns.items():
-        columns[name] = pa.LargeListArray.from_arrays(offsets, pa.array(values))
+    for name in ("items", "timestamps", "positions", "split", "weights"):
+        if name in histories.columns:
+            columns[name] = pa.LargeListArray.from_arrays(offsets, pa.array(histories.columns[name]))
     batch = pa.RecordBatch.from_pydict(columns)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:
         file.write_batch(batch)

@@ -81,9 +81,7 @@ class Worker:
         """The result; None if the process has died, or was ended because it told of nothing for ``patience_s``."""
         done = 0
         try:
-            connection = self._connection or self._start()
-            if self._is_interrupted:
-                raise EOFError
+            connection = self._waiting()
             connection.send((unit, settings))
             while connection.poll(patience_s):
                 told = connection.recv()
@@ -101,17 +99,25 @@ class Worker:
         progress(-done)
         return None
 
-    def _start(self) -> Connection:
+    def _waiting(self) -> Connection:
+        """The way to a process that waits for a unit. Raises: EOFError if the worker was interrupted."""
+        if self._connection is None and not self._is_interrupted:
+            self._start()
+        if self._connection is None or self._is_interrupted:
+            raise EOFError
+        return self._connection
+
+    def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOAD)
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        process = context.Process(target=_serve, args=(theirs,), daemon=True)
         with _starting, theirs, _without_main():
-            self._process.start()
+            process.start()
+        self._process = process
         if not self._connection.poll(_START_S):
             raise DataError(f"a process for reading media does not start within {_START_S:.0f} s; is the machine busy?")
         self._connection.recv()
-        return self._connection
 
     def _end(self) -> None:
         if self._process is not None:
