@@ -126,23 +126,26 @@ class BuildFolder:
         except ValueError:
             facts = None
         if not isinstance(facts, dict) or facts.get("schema") != _SCHEMA:
-            raise DataError(f"{self._facts} is damaged; remove the folder {self.path} and give the command again")
+            raise self._damaged(self._facts)
         return facts
 
+    def _damaged(self, file: Path) -> DataError:
+        return DataError(f"{file} is damaged; remove the folder {self.path} and give the command again")
+
     def _read_ledger(self) -> None:
-        lines = self._ledger.read_text(encoding="utf-8").split("\n") if self._ledger.exists() else []
+        written = self._ledger.read_bytes().decode(errors="replace") if self._ledger.exists() else ""
+        lines = written.split("\n")
         for line in lines[:-1]:  # what follows the last end of line was not written out
             try:
                 record = json.loads(line)
-                files = {shard["name"]: shard["bytes"] for shard in record["shards"]}
-                self.records[record["key"]] = record
+                shards = {shard["name"]: shard["bytes"] for shard in record["shards"]}
+                tables = [self.units / f"{record['key']}{ending}" for ending in (".parquet", ".errors.parquet")]
             except (ValueError, KeyError, TypeError) as error:
-                raise DataError(
-                    f"{self._ledger} is damaged; remove the folder {self.path} and give the command again"
-                ) from error
-            if any(not _has_size(self.units / name, size) for name, size in files.items()):
-                del self.records[record["key"]]
-        if lines and lines[-1]:
+                raise self._damaged(self._ledger) from error
+            whole = all(_has_size(self.units / name, size) for name, size in shards.items())
+            if whole and all(table.is_file() for table in tables):
+                self.records[record["key"]] = record
+        if lines[-1]:
             write_whole(self._ledger, "".join(f"{line}\n" for line in lines[:-1]))
 
     def keep_only(self, keys: list[str]) -> None:
@@ -200,7 +203,7 @@ class BuildFolder:
             self._former.rename(self._old)
         last = [self.path / "lock", self._facts]
         for path in [*(path for path in self.path.iterdir() if path not in last), *last]:
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()

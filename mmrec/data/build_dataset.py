@@ -200,6 +200,7 @@ def _refuse_existing(config: BuildConfig) -> None:
         return
     if not config.overwrite:
         raise DataError(f"{config.out} exists; give another --out, or --overwrite to replace it")
-    ours = config.out.is_dir() and (config.out / MANIFEST).is_file() and SCHEMA in (config.out / MANIFEST).read_text()
+    manifest = config.out / MANIFEST
+    ours = config.out.is_dir() and manifest.is_file() and SCHEMA.encode() in manifest.read_bytes()
     if not ours and not (config.out.is_dir() and not any(config.out.iterdir())):
         raise DataError(f"{config.out} is no dataset folder, and --overwrite replaces nothing else; give another --out")

@@ -51,7 +51,8 @@ def _of_owners(
 ) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
     """One row an item from one row for each that brings a medium itself, and faults of those that have it too. (V,)"""
     owner, known = plan.owner[modality], plan.known[modality]
-    names = pl.DataFrame({"item_id": plan.item_ids, "path": pl.Series(plan.paths[modality], dtype=pl.String)})
+    told = {"item_id": plan.item_ids, "path": plan.paths[modality]}
+    names = pl.DataFrame(told, schema={"item_id": pl.String, "path": pl.String})
     rows = np.where(owner >= 0, owner, np.arange(len(owner)))
     again = np.flatnonzero((owner >= 0) & (owner != np.arange(len(owner))))
     errors = [_told_again(faults, modality, names[owner[again]], names[again])]
@@ -61,9 +62,9 @@ def _of_owners(
         rows = np.where(known >= 0, known, rows + before.height)
         again = np.flatnonzero(known >= 0)
         if len(again):
-            told = pl.read_parquet(former.path / "errors.parquet").filter(pl.col("error") == "PartialMedia")
+            partial = pl.read_parquet(former.path / "errors.parquet").filter(pl.col("error") == "PartialMedia")
             owners = before.select("item_id", pl.col(f"{modality}.path").alias("path"))[known[again]]
-            errors.append(_told_again(told, modality, owners, names[again]))
+            errors.append(_told_again(partial, modality, owners, names[again]))
     return group[rows], errors
 
 
