@@ -2,7 +2,8 @@
 
     python -m data_pipelines.hm --source DOWNLOADS --out data/hm
 
-Source. The Kaggle competition "H&M Personalized Fashion Recommendations" (2022): `transactions_train.csv`,
+Source. The Kaggle competition "H&M Personalized Fashion Recommendations" (2022),
+https://www.kaggle.com/competitions/h-and-m-personalized-fashion-recommendations: `transactions_train.csv`,
 `articles.csv`, `images/<first three digits>/<article_id>.jpg`.
 
 Licence. The competition's rules: non-commercial research and education; the data may not be given on.
@@ -14,7 +15,8 @@ Mapping.
     image        images/0xx/<article_id>.jpg
     user_id      customer_id
     timestamp    t_dat: a day. Purchases of one day stay in the order of the file, which tells nothing.
-Left out: price and sales_channel_id, customers.csv. Buying an article twice on one day is one event.
+Left out: price and sales_channel_id, customers.csv. Buying an article twice on one day is one event. Two years are 31
+million purchases; `--since 2020-06-01` takes the last four months.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from pathlib import Path
 
 import polars as pl
 
-from data_pipelines.source import SourceConfig, ingest_tables, run, scan_csv
+from data_pipelines.source import SourceConfig, ingest_tables, run, scan_csv, table
 
 __all__ = ["HMConfig", "convert"]
 
 SOURCE = "H&M Personalized Fashion Recommendations (Kaggle 2022)"
+HOME = "https://www.kaggle.com/competitions/h-and-m-personalized-fashion-recommendations"
 LICENCE = "competition rules: non-commercial research and education, not to be given on"
 TEXTS = ("prod_name", "product_type_name", "colour_group_name", "detail_desc")
 ATTRIBUTES = ("department_name", "index_group_name", "garment_group_name", "product_code")
@@ -38,28 +41,29 @@ ATTRIBUTES = ("department_name", "index_group_name", "garment_group_name", "prod
 class HMConfig(SourceConfig):
     """Make a dataset folder of the H&M competition."""
 
-    since: str | None = None
-    """Leave out purchases before this day, such as 2020-06-01: two years are 31 million."""
-
 
 def convert(config: HMConfig) -> Path:
     """Raises: DataError if a file or column is missing, or the output folder exists."""
-    articles = scan_csv(config.source / "articles.csv", dict.fromkeys(("article_id", *TEXTS, *ATTRIBUTES), pl.String))
+    files = [config.source / name for name in ("articles.csv", "transactions_train.csv")]
+    articles = scan_csv(files[0], dict.fromkeys(("article_id", *TEXTS, *ATTRIBUTES), pl.String))
     item_id = pl.col("article_id")
     image = "images/" + item_id.str.head(3) + "/" + item_id + ".jpg"
     columns = [item_id.alias("item_id"), *TEXTS, *ATTRIBUTES]
     if (config.source / "images").is_dir():
         columns.append(image.alias("image"))
-    purchases = scan_csv(
-        config.source / "transactions_train.csv",
-        {"t_dat": pl.String, "customer_id": pl.String, "article_id": pl.String},
-    )
+    purchases = scan_csv(files[1], dict.fromkeys(("t_dat", "customer_id", "article_id"), pl.String))
     day = pl.col("t_dat").str.to_date("%Y-%m-%d").cast(pl.Datetime("us")).alias("timestamp")
     events = purchases.select(pl.col("customer_id").alias("user_id"), item_id.alias("item_id"), day)
     return ingest_tables(
-        config, articles.select(columns), events, name="hm", source=SOURCE, licence=LICENCE, text_columns=TEXTS,
-        since=config.since,
-    )  # fmt: skip
+        config,
+        table(articles.select(columns), files[0]),
+        table(events, files[1]),
+        name="hm",
+        source=SOURCE,
+        home=HOME,
+        licence=LICENCE,
+        text_columns=TEXTS,
+    )
 
 
 if __name__ == "__main__":

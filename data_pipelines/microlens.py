@@ -2,10 +2,11 @@
 
     python -m data_pipelines.microlens --source MicroLens-100k --out data/microlens
 
-Source. "A Content-Driven Micro-Video Recommendation Dataset at Scale" (Ni et al. 2023): `*_pairs.csv` (user, item,
-timestamp), or `*_pairs.tsv` (user, a tab, videos in order with spaces between); `*_title_en.csv` or `*_titles.csv`
-(item, title); folders `*_covers*`, `*_audios*`, `*_videos*` with one file a video, named by its id. Names of files
-differ between the releases; the first pattern that one file fits is taken.
+Source. "A Content-Driven Micro-Video Recommendation Dataset at Scale" (Ni et al. 2023),
+https://github.com/westlake-repl/MicroLens: `*_pairs.csv` (user, item, timestamp), or `*_pairs.tsv` (user, a tab, videos
+in order with spaces between); `*_titles.csv` (item, title), or `*_title_en.csv`, which has no header and no quotes: the
+title is what follows the first comma; folders `*_covers*`, `*_audios*`, `*_videos*` with one file a video, named by its
+id. Names of files differ between the releases; the first pattern that one file fits is taken.
 
 Licence. The authors' agreement: research only, not to be given on.
 
@@ -22,12 +23,13 @@ from pathlib import Path
 
 import polars as pl
 
-from data_pipelines.source import SourceConfig, ingest_tables, only_file, run, scan_csv
+from data_pipelines.source import SourceConfig, ingest_tables, only_file, run, scan_csv, table
 from mmrec.errors import DataError
 
 __all__ = ["MicroLensConfig", "convert"]
 
 SOURCE = "MicroLens (Ni et al. 2023)"
+HOME = "https://github.com/westlake-repl/MicroLens"
 LICENCE = "the authors' agreement: research only, not to be given on"
 FOLDERS = {"image": "*_covers*", "audio": "*_audios*", "video": "*_videos*"}
 
@@ -39,19 +41,40 @@ class MicroLensConfig(SourceConfig):
 
 def convert(config: MicroLensConfig) -> Path:
     """Raises: DataError if a file or column is missing, or the output folder exists."""
-    titles = scan_csv(
-        only_file(config.source, "*_title_en.csv", "*_titles.csv"), {"item": pl.String, "title": pl.String}
-    ).rename({"item": "item_id"})
-    media = [
-        table
-        for modality, pattern in FOLDERS.items()
-        if (table := _files(config.source, modality, pattern)) is not None
-    ]
-    for table in media:
-        titles = titles.join(table, on="item_id", how="left")
+    path = only_file(config.source, "*_title_en.csv", "*_titles.csv")
+    titles = _titles(path)
+    for modality, pattern in FOLDERS.items():
+        files = _files(config.source, modality, pattern)
+        if files is not None:
+            titles = titles.join(files, on="item_id", how="left", maintain_order="left")
+    log = only_file(config.source, "*_pairs.csv", "*_pairs.tsv")
     return ingest_tables(
-        config, titles, _pairs(config.source), name="microlens", source=SOURCE, licence=LICENCE, text_columns=("title",)
+        config,
+        table(titles, path),
+        table(_pairs(log), log),
+        name="microlens",
+        source=SOURCE,
+        home=HOME,
+        licence=LICENCE,
+        text_columns=("title",),
     )
+
+
+def _titles(path: Path) -> pl.LazyFrame:
+    with path.open(encoding="utf-8-sig") as file:
+        has_header = file.readline().strip() == "item,title"
+    if has_header:
+        return scan_csv(path, {"item": pl.String, "title": pl.String}).rename({"item": "item_id"})
+    lines = pl.scan_csv(
+        path,
+        has_header=False,
+        separator="\x1f",
+        quote_char=None,
+        schema={"line": pl.String},
+        truncate_ragged_lines=True,
+    )
+    parts = pl.col("line").str.strip_prefix("\ufeff").str.splitn(",", 2)
+    return lines.select(parts.struct.field("field_0").alias("item_id"), parts.struct.field("field_1").alias("title"))
 
 
 def _files(source: Path, modality: str, pattern: str) -> pl.LazyFrame | None:
@@ -66,8 +89,7 @@ def _files(source: Path, modality: str, pattern: str) -> pl.LazyFrame | None:
     return pl.LazyFrame(paths, schema={"item_id": pl.String, modality: pl.String}).unique("item_id", keep="first")
 
 
-def _pairs(source: Path) -> pl.LazyFrame:
-    path = only_file(source, "*_pairs.csv", "*_pairs.tsv")
+def _pairs(path: Path) -> pl.LazyFrame:
     if path.suffix == ".csv":
         pairs = scan_csv(path, {"user": pl.String, "item": pl.String, "timestamp": pl.Int64})
         return pairs.rename({"user": "user_id", "item": "item_id"})

@@ -2,8 +2,8 @@
 
     python -m data_pipelines.mind --source MINDsmall --out data/mind
 
-Source. "MIND: A Large-scale Dataset for News Recommendation" (Wu et al. 2020): `train/` and `dev/` (or
-`MINDsmall_train/` and so on), each with `behaviors.tsv` and `news.tsv`, tab-separated without headers.
+Source. "MIND: A Large-scale Dataset for News Recommendation" (Wu et al. 2020), https://msnews.github.io: `train/` and
+`dev/` (or `MINDsmall_train/` and so on), each with `behaviors.tsv` and `news.tsv`, tab-separated without headers.
 
 Licence. Microsoft Research License Terms: research only.
 
@@ -26,11 +26,12 @@ from pathlib import Path
 
 import polars as pl
 
-from data_pipelines.source import SourceConfig, ingest_tables, only_file, run, scan_csv
+from data_pipelines.source import SourceConfig, ingest_tables, only_file, run, scan_csv, table
 
 __all__ = ["MINDConfig", "convert"]
 
 SOURCE = "MIND, Microsoft News Dataset (Wu et al. 2020)"
+HOME = "https://msnews.github.io"
 LICENCE = "Microsoft Research License Terms: research only"
 BEHAVIOURS = ("impression", "user_id", "time", "history", "shown")
 NEWS = ("item_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
@@ -47,8 +48,9 @@ class MINDConfig(SourceConfig):
 def convert(config: MINDConfig) -> Path:
     """Raises: DataError if a file is missing or cannot be read, or the output folder exists."""
     parts = [only_file(config.source, f"*{part}") for part in ("train", "dev")]
-    behaviours = pl.concat([_scan(part / "behaviors.tsv", BEHAVIOURS) for part in parts])
-    news = pl.concat([_scan(part / "news.tsv", NEWS) for part in parts])
+    logs, pages = ([part / name for part in parts] for name in ("behaviors.tsv", "news.tsv"))
+    behaviours = pl.concat([_scan(path, BEHAVIOURS) for path in logs])
+    news = pl.concat([_scan(path, NEWS) for path in pages])
     items = news.unique("item_id", keep="first", maintain_order=True)
     behaviours = behaviours.with_columns(
         pl.col("time").str.to_datetime("%m/%d/%Y %I:%M:%S %p", time_unit="us").alias("timestamp")
@@ -65,10 +67,11 @@ def convert(config: MINDConfig) -> Path:
         events.insert(0, _earlier(behaviours))
     return ingest_tables(
         config,
-        items.select("item_id", "title", "abstract", "category", "subcategory"),
-        pl.concat(events),
+        table(items.select("item_id", "title", "abstract", "category", "subcategory"), *pages),
+        table(pl.concat(events), *logs),
         name="mind",
         source=SOURCE,
+        home=HOME,
         licence=LICENCE,
         text_columns=("title", "abstract"),
     )

@@ -141,6 +141,16 @@ def wav_bytes(frequency: float, duration_s: float = 0.5, sample_rate: int = 8000
     return buffer.getvalue()
 
 
+def mp3_bytes(seed: int, duration_s: float = 2.0, sample_rate: int = 44_100) -> bytes:
+    """Noise as mono MP3."""
+    import soundfile
+
+    samples = np.random.default_rng(seed).uniform(-0.5, 0.5, int(duration_s * sample_rate))
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format="MP3")
+    return buffer.getvalue()
+
+
 def mp4_bytes(seed: int, num_frames: int = 12, fps: int = 8, size_px: int = 32, gop: int = 4) -> bytes:
     """An H.264 clip in which frame n is grey of brightness 20 * n (mod 240), plus a little of the seed."""
     import av

@@ -101,7 +101,7 @@ def run(pictures: list[bytes], side: int) -> tuple[float, float]:
 
     torch.set_num_threads(1)
     rules = Normalisation(image_side_px=side, video_side_px=0, audio_rate_hz=0)
-    paths = (lambda data: bare(data, side), lambda data: probe_and_normalise("image", data, "picture.jpg", rules))
+    paths = (lambda data: bare(data, side), lambda data: probe_and_normalise("image", data, rules))
     seconds = [0.0, 0.0]
     for n, first in enumerate(range(0, len(pictures), CHUNK)):
         for path in ((0, 1), (1, 0))[n % 2]:

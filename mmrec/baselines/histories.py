@@ -5,13 +5,12 @@ Legend: Q histories, V items of the catalogue.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from mmrec.data.sequences import Sequences, pack, ragged_range
+from mmrec.data.sequences import Sequences, ragged_range
 
 __all__ = ["SparseMatrix", "event_counts", "history_matrix", "history_scores"]
 
@@ -46,7 +45,7 @@ def history_scores(history: Sequences, matrix: SparseMatrix, *, decay: float) ->
             new[row] -= len(before)
     stops = history.offsets[1:]
     events = ragged_range(stops - new, new)
-    fresh = replace(history, item_idx=history.item_idx[events], offsets=pack(new), timestamps=None, split=None)
+    fresh = history.gather(np.arange(len(history)), new, events)
     scores = history_matrix(fresh, matrix.shape[0], decay=decay) @ matrix
     scores = scores if isinstance(scores, np.ndarray) else scores.toarray()
     for row in np.flatnonzero(new < lengths):

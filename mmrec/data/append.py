@@ -5,29 +5,19 @@ Legend: F former items, V items of the new version.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 
 from mmrec.data.dataset import Dataset
 from mmrec.data.feature_sets import FeatureRows
-from mmrec.data.interactions import Histories
+from mmrec.data.histories import Histories, first_of_their_kind, numbered, pack_histories, weight_facts
 from mmrec.errors import DataError
 
 __all__ = ["append_histories", "check_new_items", "join_features"]
 
 
-def check_new_items(former: Dataset, items: pl.DataFrame, text_columns: tuple[str, ...]) -> None:
-    """Raises: DataError if items cannot be added: known ones, texts of other columns, a version without keys."""
-    if "media_key" not in former.attributes.columns:
-        raise DataError(f"{former.path} does not tell the keys of its shards; ingest it again before appending to it")
-    texts = former.manifest["build"]["text_columns"]
-    if items.height and list(text_columns) != texts:
-        raise DataError(
-            f"{former.path} makes texts of {','.join(texts)}, the new items of {','.join(text_columns)}; "
-            f"give --text-columns {','.join(texts)}"
-        )
+def check_new_items(former: Dataset, items: pl.DataFrame) -> None:
+    """Raises: DataError if items cannot be added: known ones, or attributes of types that do not go together."""
     known = set(former.item_ids.tolist())
     again = [item_id for item_id in items["item_id"].to_list() if item_id in known]
     if again:
@@ -35,6 +25,26 @@ def check_new_items(former: Dataset, items: pl.DataFrame, text_columns: tuple[st
             f"{len(again):,} of the items are in {former.path} already, for example {again[0]!r}; append new items "
             "only, and ingest everything again where old ones have changed"
         )
+    for name in items.columns:
+        kinds = [table.schema.get(name, pl.Null()) for table in (former.attributes, items)]
+        if not _go_together(*kinds):
+            raise DataError(
+                f"column {name!r} of the new items is of type {kinds[1]}, in {former.path} it is of type {kinds[0]}; "
+                "give it the same type"
+            )
+
+
+def _go_together(one: pl.DataType, other: pl.DataType) -> bool:
+    """Whether columns of two types make one: of a common type that both are cast to."""
+    if one == other or pl.Null in (one, other):
+        return True
+    if any(kind.is_nested() or kind == pl.Binary for kind in (one, other)):
+        return False
+    try:
+        pl.concat([pl.Series("", [], dtype=kind).to_frame() for kind in (one, other)], how="vertical_relaxed")
+    except pl.exceptions.PolarsError:
+        return False
+    return True
 
 
 def join_features(former: Dataset, new: dict[str, FeatureRows]) -> dict[str, FeatureRows]:
@@ -58,7 +68,7 @@ def join_features(former: Dataset, new: dict[str, FeatureRows]) -> dict[str, Fea
     return joined
 
 
-def append_histories(former: Dataset, added: Histories, number_of: np.ndarray, path: Path) -> Histories:
+def append_histories(former: Dataset, added: Histories, number_of: np.ndarray, name: str) -> Histories:
     """Former histories and added events, as if both had been ingested together, the former ones first in the file.
 
     Events of one second keep that order: what came with milliseconds is whole seconds in a dataset.
@@ -66,38 +76,40 @@ def append_histories(former: Dataset, added: Histories, number_of: np.ndarray, p
     Args:
         added: of the new interactions, with indices of the new version.
         number_of: new index of each former item, and more. (V,)
-        path: of the new interactions, for messages.
+        name: of the new interactions, for messages.
 
     Raises: DataError if the two do not measure order alike.
     """
     sequences = former.sequences
     if sequences.order == "position":
         raise DataError(f"{former.path} orders events by position, which does not go on; ingest everything again")
-    columns = {
-        "user_id": pl.Series(np.repeat(sequences.user_ids, sequences.lengths), dtype=pl.Categorical),
-        "item_idx": pl.Series(number_of[sequences.item_idx], dtype=pl.Int32),
+    before = {
+        "items": number_of[sequences.item_idx].astype(np.int32),
+        "timestamps": sequences.timestamps,
+        "split": sequences.split,
+        "weights": sequences.weights,
     }
-    if sequences.timestamps is not None:
-        columns["time"] = pl.Series(sequences.timestamps, dtype=pl.Int64)
-    if sequences.split is not None:
-        columns["split"] = pl.Series(sequences.split, dtype=pl.Int8)
-    events = pl.DataFrame(columns)
-    facts = dict(former.manifest["interactions"])
-    if added.events.columns != events.columns:
+    before = {column: values for column, values in before.items() if values is not None}
+    if before.keys() != added.columns.keys():
         raise DataError(
-            f"{path} has the columns {', '.join(added.events.columns)}, {former.path} has {', '.join(events.columns)}; "
+            f"{name} has {', '.join(sorted(added.columns))} of events, {former.path} has {', '.join(sorted(before))}; "
             "append events that are told in the same way"
         )
-    together = pl.concat([events, added.events])
-    same = [name for name in ("user_id", "item_idx", "time") if name in columns]
-    first = together.select(pl.struct(same).is_first_distinct()).to_series()
-    keys = [name for name in ("user_id", "time") if name in columns]
-    left_out = {name: facts["left_out"].get(name, 0) + number for name, number in added.facts["left_out"].items()}
+    columns = {column: np.concatenate([values, added.columns[column]]) for column, values in before.items()}
+    owners = pl.concat([pl.Series(sequences.user_ids, dtype=pl.String), added.user_ids]).cast(pl.Categorical)
+    numbers, user_ids = numbered(owners)
+    users = np.repeat(numbers, np.concatenate([sequences.lengths, added.lengths]))
+    order, first = first_of_their_kind(users, columns.get("timestamps"), columns["items"])
+    facts = dict(former.manifest["interactions"])
+    left_out = dict(facts["left_out"])
     repeated = int((~first).sum())
-    if repeated:
-        left_out["RepeatedEvent"] = left_out.get("RepeatedEvent", 0) + repeated
-    facts["left_out"] = {**facts["left_out"], **left_out}
-    facts["given"] += added.facts["given"]
-    kept = together.filter(first).sort(keys, maintain_order=True)
-    facts["kept"] = kept.height
-    return Histories(events=kept, facts=facts, errors=added.errors)
+    for reason, number in [*added.facts["left_out"].items(), *([("RepeatedEvent", repeated)] if repeated else [])]:
+        left_out[reason] = left_out.get(reason, 0) + number
+    user_ids, lengths, columns = pack_histories(users, user_ids, columns, order[first[order]])
+    facts |= {
+        "given": facts["given"] + added.facts["given"],
+        "kept": int(lengths.sum()),
+        "left_out": left_out,
+        "weights": weight_facts(columns.get("weights")),
+    }
+    return Histories(user_ids=user_ids, lengths=lengths, columns=columns, facts=facts, errors=added.errors)

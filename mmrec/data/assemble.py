@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from mmrec.data.build import ERROR_COLUMNS, BuildFolder, unit_facts
+from mmrec.data.build import BuildFolder
 from mmrec.data.build_plan import BuildPlan
 from mmrec.data.dataset import Dataset
+from mmrec.data.error_rows import error_rows
 from mmrec.data.feature_sets import FeatureRows, write_feature_set
-from mmrec.data.interactions import Histories, write_histories
-from mmrec.data.manifest import MEDIA_MODALITIES, Writer
+from mmrec.data.histories import Histories, write_histories
+from mmrec.data.manifest import MEDIA_MODALITIES
+from mmrec.data.media_facts import media_facts
 from mmrec.data.shards import shard_name
-from mmrec.data.units import Fault
+from mmrec.data.writer import Writer
 
 __all__ = ["NewData", "assemble", "next_key"]
 
@@ -35,6 +35,7 @@ class NewData:
         columns: modality -> column with paths.
         texts: columns that make up an item's text.
         features: vectors by name.
+        errors: rows for errors.parquet that reading the tables has given.
         promises_media: whether items without any medium, text or vector are worth a row of errors.parquet.
         former: the version that the items are added to.
     """
@@ -46,57 +47,59 @@ class NewData:
     columns: dict[str, str]
     texts: list[str]
     features: dict[str, FeatureRows]
+    errors: pl.DataFrame
     promises_media: bool
     former: Dataset | None = None
 
 
 def assemble(
-    out: Path, folder: BuildFolder, plan: BuildPlan, records: list[dict[str, Any]], new: NewData, facts: dict[str, Any]
+    folder: BuildFolder, plan: BuildPlan, records: list[dict[str, Any]], new: NewData, facts: dict[str, Any]
 ) -> dict[str, int]:
-    """Write the dataset folder and return its counts.
+    """Write the dataset beside the units and return its counts.
 
     Args:
         facts: name, source, licence and build settings, for the manifest.
     """
-    columns, errors = unit_facts(folder, plan, records)
-    writer = Writer(out)
-    try:
-        writer.root.mkdir(parents=True)
-        num_shards = _share_shards(writer, new.former)
-        _adopt_shards(writer, folder, records, num_shards)
-        table = _item_table(new, columns, num_shards)
-        has_any = np.zeros(table.height, dtype=bool)
-        for name in MEDIA_MODALITIES:
-            has_any |= table[f"{name}.shard"].is_not_null().to_numpy()
-        for name, vectors in new.features.items():
-            present, faults = write_feature_set(writer, name, vectors, new.row_of, table["item_id"].to_list())
-            has_any |= present
-            errors.extend(faults)
-        if new.promises_media:
-            is_new = np.ones(table.height, dtype=bool)
-            is_new[new.number_of[: table.height - new.items.height]] = False
-            errors.extend(_no_modality(table["item_id"].to_list(), has_any | ~is_new))
-        _write_table(writer, "items.parquet", table)
-        num_users = write_histories(new.histories, writer.path("sequences/sequences.arrow"))
-        writer.done("sequences/sequences.arrow", num_users)
-        errors.extend(new.histories.errors)
-        faults = pl.DataFrame(errors, schema=dict.fromkeys(ERROR_COLUMNS, pl.String))
-        if new.former is not None:
-            faults = pl.concat([pl.read_parquet(new.former.path / "errors.parquet"), faults])
-        _write_table(writer, "errors.parquet", faults)
-        counts = {
-            "items": table.height,
-            "users": num_users,
-            "events": new.histories.events.height,
-            "errors": faults.height,
-        }
-        writer.commit(_manifest(table, new, counts, facts))
-    finally:
-        shutil.rmtree(writer.root, ignore_errors=True)
+    writer = Writer(folder.dataset)
+    num_former = _share_former_shards(writer, new.former)
+    _share_units(writer, folder, records, num_former)
+    columns, probed = media_facts(folder, plan, records, new.former, num_former)
+    table = _item_table(new, columns)
+    item_ids = table["item_id"].to_list()
+    errors = [probed, new.errors]
+    has_any = np.zeros(table.height, dtype=bool)
+    for name in MEDIA_MODALITIES:
+        has_any |= table[f"{name}.shard"].is_not_null().to_numpy()
+    for name, vectors in new.features.items():
+        present, unusable = write_feature_set(writer, name, vectors, new.row_of, item_ids)
+        has_any |= present
+        errors.append(unusable)
+    if new.promises_media:
+        nothing = ~has_any
+        nothing[new.number_of[: table.height - new.items.height]] = False  # told when they came
+        errors.append(_no_modality(table["item_id"].filter(pl.Series(nothing))))
+    _write_table(writer, "items.parquet", table)
+    num_users = write_histories(new.histories, writer.path("sequences/sequences.arrow"))
+    writer.done("sequences/sequences.arrow", num_users)
+    former = [] if new.former is None else [pl.read_parquet(new.former.path / "errors.parquet")]
+    rows = pl.concat([*former, *errors, new.histories.errors])
+    _write_table(writer, "errors.parquet", rows)
+    counts = {
+        "items": table.height,
+        "users": num_users,
+        "events": new.histories.num_events,
+        "errors": rows.height,
+    }
+    writer.finish(_manifest(table, new, counts, facts))
     return counts
 
 
-def _share_shards(writer: Writer, former: Dataset | None) -> int:
+def next_key(former: Dataset | None) -> int:
+    """The first key of items that are added."""
+    return 0 if former is None else int(former.attributes["media_key"].to_numpy().max()) + 1
+
+
+def _share_former_shards(writer: Writer, former: Dataset | None) -> int:
     """Take the shards of the former version as they are; how many there are."""
     if former is None:
         return 0
@@ -106,17 +109,16 @@ def _share_shards(writer: Writer, former: Dataset | None) -> int:
     return len(shards)
 
 
-def _adopt_shards(writer: Writer, folder: BuildFolder, records: list[dict[str, Any]], first: int) -> None:
-    """Move the units' tars; one that is killed in between finds them missing and makes them anew."""
-    stored = [record for record in records if record["shard"] is not None]
-    for number, record in enumerate(stored):
-        facts = {"bytes": record["bytes"], "n": record["num_stored"], "sha256": record["sha256"]}
-        writer.adopt(shard_name(first + number), folder.units / record["shard"], facts)
+def _share_units(writer: Writer, folder: BuildFolder, records: list[dict[str, Any]], first: int) -> None:
+    """Take the units' tars, which stay where they are until the dataset is complete."""
+    shards = [shard for record in records for shard in record["shards"]]
+    for number, shard in enumerate(shards, start=first):
+        facts = {"bytes": shard["bytes"], "n": shard["num_items"], "sha256": shard["sha256"]}
+        writer.share(shard_name(number), folder.units / shard["name"], facts)
 
 
-def _item_table(new: NewData, facts: pl.DataFrame, num_shards: int) -> pl.DataFrame:
+def _item_table(new: NewData, facts: pl.DataFrame) -> pl.DataFrame:
     """One row an item in the order of item_idx: the user's columns, then places and facts of media."""
-    facts = facts.with_columns(pl.col(f"{name}.shard") + num_shards for name in MEDIA_MODALITIES)
     items = new.items.rename({name: f"{modality}.path" for modality, name in new.columns.items()})
     first_key = next_key(new.former)
     keys = pl.Series("media_key", np.arange(first_key, first_key + items.height))
@@ -128,19 +130,9 @@ def _item_table(new: NewData, facts: pl.DataFrame, num_shards: int) -> pl.DataFr
     return table.select(pl.Series("item_idx", np.arange(table.height), dtype=pl.Int32), pl.all())
 
 
-def next_key(former: Dataset | None) -> int:
-    """The first key of items that are added."""
-    return 0 if former is None else int(former.attributes["media_key"].to_numpy().max()) + 1
-
-
-def _no_modality(item_ids: list[str], has_any: np.ndarray) -> list[Fault]:
-    fault = {
-        "modality": "all",
-        "stage": "ingest",
-        "error": "NoModality",
-        "message": "the item has no usable text, image, audio, video or vector; only its id tells it apart",
-    }
-    return [{"item_id": item_ids[item_idx], **fault} for item_idx in np.flatnonzero(~has_any).tolist()]
+def _no_modality(item_ids: pl.Series) -> pl.DataFrame:
+    message = "the item has no usable text, image, audio, video or vector; only its id tells it apart"
+    return error_rows(item_ids, message, modality="all", error="NoModality")
 
 
 def _write_table(writer: Writer, name: str, table: pl.DataFrame) -> None:
@@ -154,13 +146,17 @@ def _manifest(table: pl.DataFrame, new: NewData, counts: dict[str, int], facts: 
         modality: dict(sorted(table[f"{modality}.status"].value_counts().iter_rows())) for modality in MEDIA_MODALITIES
     }
     digest = hashlib.sha256(json.dumps(facts["build"], sort_keys=True).encode()).hexdigest()
-    former = {} if new.former is None else {"appended_to": new.former.fingerprint}
-    return {
+    manifest = {
         **facts,
-        **former,
         "counts": {**counts, "media": media},
-        "text_columns": new.texts if new.former is None else new.former.manifest["text_columns"],
+        "text_columns": new.texts,
         "features": list(new.features),
         "interactions": new.histories.facts,
         "build": {**facts["build"], "hash": digest},
     }
+    if new.former is not None:
+        former = new.former.manifest
+        manifest["text_columns"] = former["text_columns"]
+        manifest["appended_to"] = new.former.fingerprint
+        manifest["former_builds"] = [*former.get("former_builds", []), former["build"]]
+    return manifest

@@ -2,37 +2,46 @@
 
 Beside the dataset to be made, ``OUT.build/`` holds::
 
-    build.json      what is built: settings, tables, files. Another one starts anew.
+    build.json      that the folder is mmrec's; at the end the hash of the manifest that OUT will have
     ledger.jsonl    a line for each finished unit, written when its files are on the disk
-    units/          unit-00000.tar, unit-00000.parquet (facts of its items), unit-00000.errors.parquet
+    units/          of each unit, by its key: KEY-0.tar and so on, KEY.parquet (facts of its items), KEY.errors.parquet
+    dataset/        the dataset while it is put together; renamed to OUT when it is complete
+    former/         the dataset that OUT was before --overwrite, until the new one stands there; then old/
     lock            held by the process that builds
 
-The same command goes on after the last line; the folder goes away when the dataset is complete.
+A unit is found again by the key of all that decides its bytes; the same command goes on after the last line, and
+another one takes what serves it too. The folder goes away when the dataset is complete.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from mmrec.data.build_plan import BuildPlan
+from mmrec.data.durable import flush, write_whole
+from mmrec.data.error_rows import ERROR_COLUMNS
 from mmrec.data.executors import Executor
-from mmrec.data.manifest import MEDIA_FIELDS, MEDIA_MODALITIES
-from mmrec.data.units import Fault, UnitResult, UnitSettings
+from mmrec.data.manifest import MANIFEST
+from mmrec.data.units import UnitResult, UnitSettings
 from mmrec.errors import DataError
 
-__all__ = ["ERROR_COLUMNS", "BuildFolder", "run_build", "unit_facts"]
+__all__ = ["BuildFolder", "run_build"]
 
-ERROR_COLUMNS = ("item_id", "modality", "stage", "error", "message")
+_SCHEMA = "mmrec.build"
 _TYPES = {
+    "shard": pl.Int32,
     "offset": pl.Int64,
     "size": pl.Int64,
     "xxh3": pl.UInt64,
@@ -44,6 +53,9 @@ _TYPES = {
     "num_frames": pl.Int32,
     "fps": pl.Float32,
     "duration_s": pl.Float32,
+    "source_ext": pl.String,
+    "source_size": pl.Int64,
+    "source_xxh3": pl.UInt64,
 }
 
 
@@ -52,22 +64,37 @@ class BuildFolder:
 
     Args:
         out: the dataset to be made.
-        key: of what is built.
     """
 
-    def __init__(self, out: Path, key: str) -> None:
+    def __init__(self, out: Path) -> None:
+        self.out = out
         self.path = out.with_name(f"{out.name}.build")
         self.units = self.path / "units"
-        self.key = key
-        self.records: dict[int, dict[str, Any]] = {}
+        self.dataset = self.path / "dataset"
+        self.records: dict[str, dict[str, Any]] = {}
+        self._facts, self._ledger = self.path / "build.json", self.path / "ledger.jsonl"
+        self._former, self._old = self.path / "former", self.path / "old"
 
-    @contextmanager
-    def locked(self) -> Iterator[BuildFolder]:
-        """Take the folder, throw away what belongs to another build, and read the ledger.
+    def seems_published(self) -> bool:
+        """Whether ``out`` is what was made here, so that nothing but the folder's removal is left to do.
 
-        Raises: DataError if another process is building.
+        Of a folder that is empty already this cannot be told for sure.
+
+        Raises: DataError if the folder is not mmrec's, or damaged.
+        """
+        if not self.path.exists():
+            return False
+        facts, manifest = self._read_facts(), self.out / MANIFEST
+        return manifest.is_file() and (not facts or facts.get("manifest") == _sha256(manifest))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Take the folder, bring back what ``out`` was if its replacement was cut short, and read the ledger.
+
+        Raises: DataError if another process is building, or the folder is not mmrec's, or damaged.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        self._read_facts()
         with (self.path / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,119 +102,128 @@ class BuildFolder:
                 raise DataError(
                     f"another process is building in {self.path}; wait for it, or give another --out"
                 ) from error
-            self._take_up()
-            yield self
+            if not self._facts.exists():
+                write_whole(self._facts, json.dumps({"schema": _SCHEMA}))
+            if self._former.exists() and not self.out.exists():
+                self._former.rename(self.out)
+            shutil.rmtree(self._old, ignore_errors=True)
+            self.units.mkdir(exist_ok=True)
+            self._read_ledger()
+            yield
 
-    def _take_up(self) -> None:
-        known = self.path / "build.json"
-        if not known.exists() or json.loads(known.read_text())["key"] != self.key:
-            shutil.rmtree(self.units, ignore_errors=True)
-            (self.path / "ledger.jsonl").unlink(missing_ok=True)
-            _write(known, json.dumps({"key": self.key}))
-        self.units.mkdir(exist_ok=True)
-        for scratch in self.units.glob(".unit-*"):  # of a process that was killed
-            scratch.unlink()
-        ledger = self.path / "ledger.jsonl"
-        lines = ledger.read_text().split("\n") if ledger.exists() else []
+    def _read_facts(self) -> dict[str, Any]:
+        """build.json; empty if there is none yet. Raises: DataError if the folder is somebody else's, or damaged."""
+        if not self._facts.is_file():
+            # A process that was killed on its way in or out leaves these.
+            known = {"lock", f".{self._facts.name}.tmp"}
+            if self.path.exists() and not {path.name for path in self.path.iterdir()} <= known:
+                raise DataError(
+                    f"{self.path}, where the build would go, holds something else; move it away or give another --out"
+                )
+            return {}
+        try:
+            facts = json.loads(self._facts.read_text(encoding="utf-8"))
+        except ValueError:
+            facts = None
+        if not isinstance(facts, dict) or facts.get("schema") != _SCHEMA:
+            raise self._damaged(self._facts)
+        return facts
+
+    def _damaged(self, file: Path) -> DataError:
+        return DataError(f"{file} is damaged; remove the folder {self.path} and give the command again")
+
+    def _read_ledger(self) -> None:
+        written = self._ledger.read_bytes().decode(errors="replace") if self._ledger.exists() else ""
+        lines = written.split("\n")
         for line in lines[:-1]:  # what follows the last end of line was not written out
-            record = json.loads(line)
-            shard = record["shard"]
-            if shard is None or (self.units / shard).is_file():
-                self.records[record["number"]] = record
-        if lines and lines[-1]:
-            _write(ledger, "".join(f"{line}\n" for line in lines[:-1]))
+            try:
+                record = json.loads(line)
+                shards = {shard["name"]: shard["bytes"] for shard in record["shards"]}
+                tables = [self.units / f"{record['key']}{ending}" for ending in (".parquet", ".errors.parquet")]
+            except (ValueError, KeyError, TypeError) as error:
+                raise self._damaged(self._ledger) from error
+            whole = all(_has_size(self.units / name, size) for name, size in shards.items())
+            if whole and all(table.is_file() for table in tables):
+                self.records[record["key"]] = record
+        if lines[-1]:
+            write_whole(self._ledger, "".join(f"{line}\n" for line in lines[:-1]))
+
+    def keep_only(self, keys: list[str]) -> None:
+        """Throw away units with other keys, and what processes that were killed have left."""
+        wanted = {key for key in keys if key in self.records}
+        for path in self.units.iterdir():
+            if path.name.partition(".")[0].partition("-")[0] not in wanted:
+                path.unlink()
 
     def commit(self, result: UnitResult) -> None:
-        """Write what is known of a unit, then its line."""
-        name = f"unit-{result.number:05d}"
-        columns = {
-            f"{modality}.{column}": pl.Series(values, dtype=_TYPES[column])
-            for modality, group in result.facts.items()
-            for column, values in group.items()
-        }
-        for file, table in (
-            (f"{name}.parquet", pl.DataFrame(columns)),
-            (f"{name}.errors.parquet", pl.DataFrame(result.faults, schema=dict.fromkeys(ERROR_COLUMNS, pl.String))),
-        ):
+        """Write what is known of a unit, then its line.
+
+        Raises: DataError if its shards are not here, because the machine that made them has another such folder.
+        """
+        for shard in result.shards:
+            if not _has_size(self.units / shard.name, shard.bytes):
+                raise DataError(
+                    f"{self.units / shard.name} was written on another machine and is not to be seen on "
+                    f"{socket.gethostname()}; give an --out in a folder that all machines of the cluster share"
+                )
+        facts = pl.DataFrame(
+            {
+                f"{modality}.{column}": pl.Series(values, dtype=_TYPES[column])
+                for modality, group in result.facts.items()
+                for column, values in group.items()
+            }
+        )
+        faults = pl.DataFrame(result.faults, schema=dict.fromkeys(ERROR_COLUMNS, pl.String))
+        for file, table in ((f"{result.key}.parquet", facts), (f"{result.key}.errors.parquet", faults)):
             table.write_parquet(self.units / f".{file}")
-            _flush(self.units / f".{file}")
+            flush(self.units / f".{file}")
             (self.units / f".{file}").replace(self.units / file)
-        _flush(self.units)
-        record = {
-            "number": result.number,
-            "shard": result.shard,
-            "bytes": result.bytes,
-            "sha256": result.sha256,
-            "num_stored": result.num_stored,
-        }
-        with (self.path / "ledger.jsonl").open("a") as ledger:
+        flush(self.units)
+        record = {"key": result.key, "shards": [asdict(shard) for shard in result.shards]}
+        with self._ledger.open("a", encoding="utf-8") as ledger:
             ledger.write(json.dumps(record) + "\n")
             ledger.flush()
             os.fsync(ledger.fileno())
-        self.records[result.number] = record
+        self.records[result.key] = record
+
+    def publish(self) -> None:
+        """Rename the finished ``dataset`` to ``out``, replacing what stands there, and remove the folder."""
+        write_whole(self._facts, json.dumps({"schema": _SCHEMA, "manifest": _sha256(self.dataset / MANIFEST)}))
+        if self.out.exists():
+            if self._former.exists():
+                shutil.rmtree(self._former)
+            self.out.rename(self._former)
+        self.dataset.rename(self.out)
+        flush(self.out.parent)
+        self.remove()
 
     def remove(self) -> None:
-        """The dataset is complete."""
-        shutil.rmtree(self.path)
+        """Remove the folder; what tells whose it is goes last."""
+        if self._former.exists():  # half removed, it must not come back
+            self._former.rename(self._old)
+        last = [self.path / "lock", self._facts]
+        for path in [*(path for path in self.path.iterdir() if path not in last), *last]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        with contextlib.suppress(OSError):  # another process has come in meanwhile
+            self.path.rmdir()
 
 
-def run_build(
-    folder: BuildFolder, plan: BuildPlan, first_key: int, settings: UnitSettings, executor: Executor
-) -> list[dict[str, Any]]:
+def run_build(folder: BuildFolder, plan: BuildPlan, settings: UnitSettings, executor: Executor) -> list[dict[str, Any]]:
     """Do the units that are not done yet; the ledger's records in the order of units."""
-    missing = [number for number in range(plan.num_units) if number not in folder.records]
-    for result in executor((plan.unit(number, first_key) for number in missing), settings):
+    keys = [plan.unit_key(number) for number in range(plan.num_units)]
+    folder.keep_only(keys)
+    missing = [number for number, key in enumerate(keys) if key not in folder.records]
+    for result in executor((plan.unit(number, keys[number]) for number in missing), settings):
         folder.commit(result)
-    return [folder.records[number] for number in range(plan.num_units)]
+    return [folder.records[key] for key in keys]
 
 
-def unit_facts(folder: BuildFolder, plan: BuildPlan, records: list[dict[str, Any]]) -> tuple[pl.DataFrame, list[Fault]]:
-    """Columns of items.parquet for all items, and their faults; what is equal has the place of the one that is stored.
-
-    Shards are numbered from 0 on, without those that came out empty.
-    """
-    tables, faults = [], []
-    shard = 0
-    for record in records:
-        name = folder.units / f"unit-{record['number']:05d}"
-        table = pl.read_parquet(f"{name}.parquet")
-        for modality in MEDIA_MODALITIES:
-            stored = pl.col(f"{modality}.offset").is_not_null()
-            table = table.with_columns(pl.when(stored).then(pl.lit(shard, pl.Int32)).alias(f"{modality}.shard"))
-        shard += record["shard"] is not None
-        tables.append(table)
-        faults += pl.read_parquet(f"{name}.errors.parquet").to_dicts()
-    table = pl.concat(tables)
-    by_item: dict[tuple[str, str], Fault] = {(fault["item_id"], fault["modality"]): fault for fault in faults}
-    columns = []
-    for modality in MEDIA_MODALITIES:
-        names = [f"{modality}.{name}" for name in ("shard", "offset", "size", "xxh3", "ext", "status")]
-        group = table.select(*names, *(f"{modality}.{name}" for name in MEDIA_FIELDS[modality]))
-        if modality in plan.owner:
-            owner = plan.owner[modality]
-            for item, other in enumerate(owner.tolist()):
-                fault = by_item.get((plan.item_ids[other], modality)) if 0 <= other != item else None
-                if fault is not None:
-                    reason = fault["message"].removeprefix(f"{plan.paths[modality][other]}: ")
-                    again = {"item_id": plan.item_ids[item], "message": f"{plan.paths[modality][item]}: {reason}"}
-                    faults.append({**fault, **again})
-            rows = pl.Series(
-                [other if other >= 0 else item for item, other in enumerate(owner.tolist())], dtype=pl.UInt32
-            )
-            group = group[rows]
-        columns.append(group)
-    return pl.concat(columns, how="horizontal"), faults
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(text)
-    _flush(scratch)
-    scratch.replace(path)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

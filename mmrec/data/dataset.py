@@ -15,7 +15,7 @@ import pyarrow as pa
 import xxhash
 
 from mmrec.data.manifest import MEDIA_MODALITIES, file_problems, fingerprint, read_manifest
-from mmrec.data.sequences import Sequences
+from mmrec.data.sequences import Sequences, id_array
 from mmrec.data.shard_reader import ShardReader
 from mmrec.data.shards import Location
 from mmrec.errors import DataError, unknown_name
@@ -91,7 +91,7 @@ class Dataset:
     @functools.cached_property
     def item_ids(self) -> np.ndarray:
         """The user's own ids as strings, by ``item_idx``. (V,)"""
-        return np.array(self._items["item_id"].to_list(), dtype=str)
+        return id_array(self._items["item_id"].to_list())
 
     @functools.cached_property
     def _index_of(self) -> dict[str, int]:
@@ -124,18 +124,19 @@ class Dataset:
         """Histories of all users, mapped from the disk, oldest event first."""
         source = pa.memory_map(str(self.path / "sequences" / "sequences.arrow"))
         table = pa.ipc.open_file(source).read_all()
-        items, timestamps, split = (
+        items, timestamps, split, weights = (
             _list_column(table, name) if name in table.column_names else None
-            for name in ("items", "timestamps", "split")
+            for name in ("items", "timestamps", "split", "weights")
         )
         assert items is not None
         return Sequences(
-            user_ids=np.array(table["user_id"].to_pylist(), dtype=str),
+            user_ids=id_array(table["user_id"].to_pylist()),
             offsets=items[0],
             item_idx=items[1],
             timestamps=None if timestamps is None else timestamps[1],
             split=None if split is None else split[1],
             order=self.manifest["interactions"]["order"],
+            weights=None if weights is None else weights[1],
         )
 
     @functools.cached_property

@@ -2,177 +2,150 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.connection
+import contextlib
+import functools
+import itertools
+import math
 import os
-import sys
-import threading
+import queue
+import socket
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
-from mmrec.data.units import Unit, UnitResult, UnitSettings, build_unit
-from mmrec.errors import ConfigError
+from mmrec.data.units import Unit, UnitResult, UnitSettings, package_versions
+from mmrec.data.worker import Worker
+from mmrec.errors import ConfigError, DataError, MMRecError
 
 __all__ = ["EXECUTORS", "Executor", "local_executor", "ray_executor"]
 
 Executor = Callable[[Iterator[Unit], UnitSettings], Iterator[UnitResult]]
 
-# Loaded once, in the process from which workers are forked.
-_PRELOAD = ["mmrec.data.units", "PIL.Image", "av", "soundfile", "scipy.signal", "numpy"]
-_counter: Any = None  # items done, shared with the process that waits
+# A unit whose machine is lost goes to another one, so many times: machines of spot markets come and go.
+_MAX_LOSSES = 20
 
 
-def local_executor(num_workers: int, progress: Callable[[int], None]) -> Executor:
-    """Units in processes of this machine; a process that a decoder crashes costs the medium that did it.
+def local_executor(num_workers: int | None, progress: Callable[[int], None]) -> Executor:
+    """Units in processes of this machine; a decoder that crashes or hangs costs the medium that did it.
 
     Args:
-        num_workers: processes.
-        progress: called with the number of items done since the last call.
+        num_workers: processes; None: one for each CPU.
+        progress: called with the number of items done since the last call, from any thread.
     """
+    number = num_workers or os.cpu_count() or 1
 
     def run(units: Iterator[Unit], settings: UnitSettings) -> Iterator[UnitResult]:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOAD)
-        counter = context.Value("q", 0)
-        queue = _Queue(units)
-        told = 0
-        while queue.waits():
-            isolated = bool(queue.crashed)
-            with ProcessPoolExecutor(num_workers, context, _start_worker, (counter,)) as pool:
-                for result in queue.drain(pool, replace(settings, isolated=isolated), num_workers):
-                    if result is not None:
-                        yield result
-                    done = counter.value
-                    progress(done - told)
-                    told = done
+        first = list(itertools.islice(units, number))
+        units = itertools.chain(first, units)
+        settings = replace(settings, num_threads=math.ceil(number / max(len(first), 1)))
+        idle: queue.LifoQueue[Worker] = queue.LifoQueue()
+
+        def work(unit: Unit) -> UnitResult:
+            worker = idle.get()
+            try:
+                return worker.do(unit, settings, progress)
+            finally:
+                idle.put(worker)
+
+        with contextlib.ExitStack() as stack:
+            workers = [stack.enter_context(Worker()) for _ in first]
+            for worker in workers:
+                idle.put(worker)
+            threads = stack.enter_context(ThreadPoolExecutor(number))
+            stack.callback(lambda: [worker.interrupt() for worker in workers])
+            running: set[Future[UnitResult]] = set()
+            while True:
+                running |= {threads.submit(work, unit) for unit in itertools.islice(units, 2 * number - len(running))}
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
 
     return run
 
 
-class _Queue:
-    """Units on their way through pools: a pool that breaks gives back what it had, to be done with care."""
-
-    def __init__(self, units: Iterator[Unit]) -> None:
-        self._units = units
-        self._next = next(units, None)
-        self.crashed: list[Unit] = []
-
-    def waits(self) -> bool:
-        return bool(self.crashed) or self._next is not None
-
-    def _take(self, isolated: bool) -> Unit | None:
-        if isolated:
-            return self.crashed.pop(0) if self.crashed else None
-        unit, self._next = self._next, None if self._next is None else next(self._units, None)
-        return unit
-
-    def drain(self, pool: ProcessPoolExecutor, settings: UnitSettings, room: int) -> Iterator[UnitResult | None]:
-        """Results as they come; None every half second. Ends early if the pool breaks; ``crashed`` has the units."""
-        running: dict[Future[UnitResult], Unit] = {}
-        broken = False
-        while True:
-            while not broken and len(running) < 2 * room and (unit := self._take(settings.isolated)) is not None:
-                with _without_main():  # submitting starts the workers
-                    running[pool.submit(_work, unit, settings)] = unit
-            if not running:
-                return
-            done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            for future in done:
-                unit = running.pop(future)
-                try:
-                    yield future.result()
-                except BrokenProcessPool:
-                    if settings.isolated:
-                        raise
-                    broken = True
-                    self.crashed.append(unit)
-            if not done:
-                yield None
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Workers that start meanwhile do not run the caller's script again, which may build at its top level."""
-    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _start_worker(counter: Any) -> None:
-    global _counter
-    _counter = counter
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def leave_with_parent() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)  # a killed build leaves nobody behind
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-
-
-def _count(done: int) -> None:
-    with _counter.get_lock():
-        _counter.value += done
-
-
-def _work(unit: Unit, settings: UnitSettings) -> UnitResult:
-    return build_unit(unit, settings, _count)
-
-
-def ray_executor(num_workers: int, progress: Callable[[int], None]) -> Executor:
+def ray_executor(num_workers: int | None, progress: Callable[[int], None]) -> Executor:
     """Units as tasks of a Ray cluster whose machines share the folders of the source and of the build.
 
-    The cluster is the one of RAY_ADDRESS, else one on this machine.
+    The cluster is the one of RAY_ADDRESS, else one on this machine. Decoders that crash or hang cost their medium, as
+    on one machine; what a lost machine had is done again on another.
 
     Args:
-        num_workers: tasks at once.
+        num_workers: tasks at once; None: as many as the cluster has CPUs, and as many waiting.
         progress: called with the number of items of each unit that is done.
 
     Raises: ConfigError if Ray is not installed.
     """
     try:
         import ray
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, RayTaskError
     except ImportError as error:
         raise ConfigError("--executor ray needs Ray: pip install 'mmrec[scale]'") from error
+
+    def result_of(reference: Any) -> UnitResult:
+        try:
+            return ray.get(reference)
+        except RayTaskError as error:
+            cause = getattr(error, "cause", None)
+            raise (cause if isinstance(cause, MMRecError | OSError) else error) from None
+        except RayError as error:
+            reason = str(error).strip().split("\n")[0]
+            raise DataError(f"the Ray cluster has lost one unit of work {_MAX_LOSSES + 1} times: {reason}") from error
 
     def run(units: Iterator[Unit], settings: UnitSettings) -> Iterator[UnitResult]:
         started = not ray.is_initialized()
         if started:
             ray.init(log_to_driver=False, include_dashboard=False)
-        work = ray.remote(max_retries=0)(build_unit)
-        running: dict[Any, tuple[Unit, bool]] = {}
+        work = ray.remote(max_retries=_MAX_LOSSES)(_on_this_machine)
+        running: dict[Any, int] = {}
         try:
             while True:
-                while len(running) < 2 * num_workers and (unit := next(units, None)) is not None:
-                    running[work.remote(unit, settings)] = unit, False
+                # Asked each time, because clusters grow.
+                room = num_workers or 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
+                for unit in itertools.islice(units, max(room - len(running), 0)):
+                    running[work.remote(unit, settings)] = len(unit.items)
                 if not running:
                     return
                 done, _ = ray.wait(list(running))
                 for reference in done:
-                    unit, isolated = running.pop(reference)
-                    try:
-                        result = ray.get(reference)
-                    except RayError:
-                        if isolated:
-                            raise
-                        running[work.remote(unit, replace(settings, isolated=True))] = unit, True
-                        continue
-                    progress(len(unit.items))
+                    result = result_of(reference)
+                    progress(running.pop(reference))
                     yield result
         finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
             if started:
                 ray.shutdown()
 
     return run
 
 
-EXECUTORS: dict[str, Callable[[int, Callable[[int], None]], Executor]] = {"local": local_executor, "ray": ray_executor}
+def _on_this_machine(unit: Unit, settings: UnitSettings) -> UnitResult:
+    """A unit as a task.
+
+    Raises: DataError if the machine does not see the folders, or has other versions of what writes media.
+    """
+    here = f"machine {socket.gethostname()} of the cluster"
+    for option, folder in (("--out", str(settings.folder)), ("--media-root", settings.root)):
+        if "://" not in folder and not os.path.isdir(folder):
+            raise DataError(f"{here} does not see {folder}; give an {option} in a folder that all machines share")
+    found = package_versions()
+    other = [f"{name} {found[name]} and not {version}" for name, version in settings.versions.items()
+             if found[name] != version]  # fmt: skip
+    if other:
+        raise DataError(f"{here} has {', '.join(other)}, and would write other bytes; install the same on all machines")
+    return _worker_here().do(unit, settings, lambda items: None)
+
+
+@functools.cache
+def _worker_here() -> Worker:
+    """Of a process of Ray, which does one task after another; it ends with that process."""
+    return Worker()
+
+
+EXECUTORS: dict[str, Callable[[int | None, Callable[[int], None]], Executor]] = {
+    "local": local_executor,
+    "ray": ray_executor,
+}

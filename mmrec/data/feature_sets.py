@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
-from mmrec.data.manifest import MEDIA_MODALITIES, Writer
+from mmrec.data.error_rows import error_rows
+from mmrec.data.manifest import MEDIA_MODALITIES
+from mmrec.data.writer import Writer
 from mmrec.errors import ConfigError, DataError
 
 __all__ = ["FeatureRows", "load_feature_sets", "parse_feature_options", "write_feature_set"]
@@ -92,7 +95,7 @@ def load_feature_sets(paths: dict[str, Path], num_items: int) -> dict[str, Featu
 
 def write_feature_set(
     writer: Writer, name: str, vectors: FeatureRows, row_of: np.ndarray, item_ids: list[str]
-) -> tuple[np.ndarray, list[dict[str, str]]]:
+) -> tuple[np.ndarray, pl.DataFrame]:
     """Store vectors in the order of the catalogue.
 
     A row of NaN alone or of zeros alone means "this item has no vector" (zeros are recorded, for they may be meant);
@@ -110,7 +113,7 @@ def write_feature_set(
         writer.path(f"features/{name}.npy"), mode="w+", dtype=dtype, shape=(len(row_of), vectors.dim)
     )
     present = np.zeros(len(row_of), dtype=bool)
-    errors = []
+    errors = [error_rows([], "", modality=name, error="")]
     for start in range(0, len(row_of), _ROWS):
         rows = slice(start, start + _ROWS)
         with np.errstate(over="ignore"):
@@ -123,14 +126,14 @@ def write_feature_set(
             (zero, "ZeroVector", "all values are zero"),
             (~finite & ~nothing, "NotFinite", "some values are NaN or infinite"),
         ):
-            fault = {"modality": name, "stage": "ingest", "error": error, "message": f"{message}; treated as missing"}
-            errors.extend({"item_id": item_ids[start + n], **fault} for n in np.flatnonzero(which).tolist())
+            ids = [item_ids[start + n] for n in np.flatnonzero(which).tolist()]
+            errors.append(error_rows(ids, f"{message}; treated as missing", modality=name, error=error))
     stored.flush()
     del stored
     np.save(writer.path(f"features/{name}.present.npy"), present)
     writer.done(f"features/{name}.npy", len(row_of))
     writer.done(f"features/{name}.present.npy", len(row_of))
-    return present, errors
+    return present, pl.concat(errors)
 
 
 def _load(path: Path, name: str, num_items: int) -> np.ndarray:
@@ -138,8 +141,9 @@ def _load(path: Path, name: str, num_items: int) -> np.ndarray:
         raise DataError(f"--features {name}: no file {path}")
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"--features {name}: {path} cannot be read as .npy: {error}") from error
+    except Exception as error:  # of a damaged header numpy makes anything, by tokens and syntax of Python
+        reason = " ".join(str(error).split())[:100]
+        raise DataError(f"--features {name}: {path} cannot be read as .npy: {reason}") from error
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
         shape = f"{vectors.dtype} of shape {vectors.shape}" if isinstance(vectors, np.ndarray) else "an archive"
         raise DataError(f"--features {name}: {path} holds {shape}; it must be floats of shape (items, dim)")

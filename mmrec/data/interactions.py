@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
-from mmrec.data.sequences import pack
+from mmrec.data.error_rows import error_rows
+from mmrec.data.histories import Histories, core, first_of_their_kind, numbered, pack_histories, weight_facts
 from mmrec.errors import ConfigError, DataError, unknown_name
 
-__all__ = ["EventFilters", "Histories", "build_histories", "write_histories"]
+__all__ = ["MOST_ERROR_ROWS", "EventFilters", "build_histories"]
 
+# So many events of one kind are named in errors.parquet; the manifest counts all.
+MOST_ERROR_ROWS = 10_000
 _SPLITS = ("train", "valid", "test")
 # Upper bounds of plausible times, in the unit's own ticks: the year 5138 in seconds.
-_TICKS = (("s", 10**11, 1), ("ms", 10**14, 10**3), ("us", 10**17, 10**6), ("ns", 2**63 - 1, 10**9))
-
-
-@dataclass(kw_only=True)
-class Histories:
-    """Events sorted by user and time, and what was left out on the way.
-
-    Attributes:
-        events: columns user_id, item_idx (int32), and where the data has them time (int64), split (int8).
-        facts: for the manifest: order, tie-break, unit of time, number of events given, kept and left out by reason.
-        errors: rows for errors.parquet.
-    """
-
-    events: pl.DataFrame
-    facts: dict[str, Any]
-    errors: list[dict[str, str]] = field(default_factory=list)
+_TICKS = (("s", 10**11, 1), ("ms", 10**14, 10**3), ("us", 10**17, 10**6), ("ns", 2**63, 10**9))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +50,10 @@ class EventFilters:
     def moment(self, name: str) -> int | None:
         """``since`` or ``until`` in seconds since 1970. Raises: ConfigError if it is neither seconds nor a date."""
         given = getattr(self, name)
-        if given is None or given.lstrip("-").isdigit():
-            return None if given is None else int(given)
+        if given is None:
+            return None
+        if re.fullmatch(r"-?[0-9]{1,11}", given):
+            return int(given)
         try:
             at = datetime.fromisoformat(given)
         except ValueError as error:
@@ -75,203 +64,222 @@ class EventFilters:
 def build_histories(
     table: pl.DataFrame,
     item_ids: pl.Series,
-    path: Path,
+    name: str,
     *,
     filters: EventFilters,
     unknown_items: Literal["error", "drop"],
 ) -> Histories:
-    """Turn the interactions ``table`` into histories.
+    """Turn the interactions ``table`` into histories; a caller that keeps no reference to it needs half the memory.
 
-    Left out and recorded: events without user, item or time; events with an item that the catalogue lacks
-    (``unknown_items="drop"``; an error otherwise); exact repetitions (same user, item and time; same user and item
-    where there is no time). Left out and counted: what ``filters`` do not let pass.
+    Left out and recorded: events without user, item or time; events whose weight is no number above 0; events with an
+    item that the catalogue lacks (``unknown_items="drop"``; an error otherwise); exact repetitions (same user, item
+    and time; same user and item where there is no time), of which the first stays with its weight. Left out and
+    counted: what ``filters`` do not let pass.
     Order: by user, then time, and events of one moment stay in the order of the file.
 
     Args:
         item_ids: the catalogue; the row number is ``item_idx``.
+        name: of the table, for messages.
 
     Raises:
         DataError: on unknown items (unless dropped), a missing or unusable column, or if no event is left.
     """
-    order = next((name for name in ("timestamp", "position") if name in table.columns), "none")
-    facts: dict[str, Any] = {"order": order, "tie_break": "order in the file", "given": table.height, "left_out": {}}
-    histories = Histories(events=table, facts=facts)
-    if order != "none":
-        histories.events, facts["time_unit"] = _with_time(table, order, path)
-    if "split" in table.columns:
-        histories.events = _split_codes(histories.events, path)
-
+    order = next((column for column in ("timestamp", "position") if column in table.columns), "none")
+    facts: dict[str, Any] = {"order": order, "tie_break": "order in the file", "given": table.height}
+    log = _Log(table, name)
+    del table
     missing = pl.col("user_id").is_null() | pl.col("item_id").is_null()
-    _leave_out(histories, missing, "MissingId", "an event without user_id or item_id")
+    log.leave_out(missing, "MissingId", "an event without user_id or item_id")
+    per_second = 1
     if order != "none":
-        _leave_out(histories, pl.col("at").is_null(), "MissingTime", f"an event without a {order}")
-    _filter_ratings(histories, filters.min_rating, path)
-    _filter_times(histories, filters, path)
-    _match_items(histories, item_ids, unknown_items, path)
-    _sort(histories, f"user, item and {order}" if order != "none" else "user and item")
-    _keep_core(histories, filters)
-    if not histories.events.height:
-        raise DataError(f"{path}: no event is left of {table.height:,} ({_reasons(facts['left_out'])})")
-    facts["kept"] = histories.events.height
-    return histories
+        facts["time_unit"], per_second = log.read_times(order)
+        log.leave_out(pl.col("at").is_null(), "MissingTime", f"an event without a {order}")
+    log.read_weights()
+    log.read_splits()
+    log.filter_ratings(filters.min_rating)
+    log.filter_times(filters, order, per_second)
+    log.match_items(item_ids, unknown_items)
+    log.compact()
+
+    users, user_ids = numbered(log.table["user_id"])
+    columns = {name: log.table[name].to_numpy() for name in _COLUMNS if name in log.table.columns}
+    rows, first = first_of_their_kind(users, columns.get("at"), columns["items"])
+    what = f"user, item and {order}" if order != "none" else "user and item"
+    log.leave_out(pl.lit(pl.Series(~first)), "RepeatedEvent", f"same {what} as an earlier event")
+    keep = core(users, columns["items"], first, filters.min_user_events, filters.min_item_events)
+    log.count_out("outside_k_core", int(first.sum() - keep.sum()))
+    facts["left_out"], errors = log.left_out, pl.concat(log.errors)
+    del log
+    rows = rows[keep[rows]]
+    if not len(rows):
+        raise DataError(f"{name}: no event is left of {facts['given']:,} ({_reasons(facts['left_out'])})")
+    facts["kept"] = len(rows)
+    user_ids, lengths, columns = pack_histories(users, user_ids, columns, rows)
+    if "at" in columns:
+        times = "positions" if order == "position" else "timestamps"
+        columns[times] = _whole_seconds(columns.pop("at"), per_second)
+    facts["weights"] = weight_facts(columns.get("weights"))
+    return Histories(user_ids=user_ids, lengths=lengths, columns=columns, facts=facts, errors=errors)
 
 
-def _sort(histories: Histories, what: str) -> None:
-    """By user and the time as given, so that events of one second keep the order of their milliseconds; repeated
-    events, those of the same ``what``, are left out."""
-    events = histories.events
-    moment = [name for name in ("at",) if name in events.columns]
-    keys = [_ranks(events["user_id"]), *(events[name].to_physical().to_numpy() for name in moment)]
-    order = np.lexsort(keys[::-1]).astype(np.uint32 if events.height < 2**32 else np.int64)
-    # Only events of one user and moment can be repetitions.
-    alike = np.ones(max(len(order) - 1, 0), dtype=bool)
-    for key in keys:
-        ordered = key[order]
-        alike &= ordered[1:] == ordered[:-1]
-    tied = np.zeros(len(order), dtype=bool)
-    tied[order[1:][alike]] = tied[order[:-1][alike]] = True
-    rows = np.flatnonzero(tied)
-    same = pl.DataFrame({str(number): key[rows] for number, key in enumerate([*keys, events["item_idx"].to_numpy()])})
-    repeated = np.zeros(len(order), dtype=bool)
-    repeated[rows] = ~same.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
-    _leave_out(histories, pl.lit(pl.Series(repeated)), "RepeatedEvent", f"same {what} as an earlier event")
-    place = np.cumsum(~repeated) - 1
-    columns = [name for name in ("user_id", "item_idx", "time", "split") if name in events.columns]
-    histories.events = histories.events.select(columns)[place[order[~repeated[order]]]]
+# What histories are made of, as the columns are called while events are judged.
+_COLUMNS = ("items", "at", "split", "weights")
 
 
-def _ranks(ids: pl.Series) -> np.ndarray:
-    """The place of each id among the different ones in the order of their letters. int32"""
-    distinct = ids.unique().sort()
-    codes = distinct.to_physical().to_numpy()
-    rank_of = np.zeros(int(codes.max(initial=0)) + 1, dtype=np.int32)
-    rank_of[codes] = np.arange(len(codes), dtype=np.int32)
-    return rank_of[ids.to_physical().to_numpy()]
+class _Log:
+    """A table of events while it is judged. N events.
 
-
-def write_histories(histories: Histories, path: Path) -> int:
-    """Write one row a user as an Arrow file of one batch, which maps into memory without a copy; return the users."""
-    events = histories.events
-    users, counts = np.unique(np.asarray(events["user_id"].rle_id()), return_counts=True)
-    offsets = pa.array(pack(counts), pa.int64())
-    ids = events["user_id"].rle().struct.field("value").to_list()
-    columns = {"user_id": pa.array(ids, pa.string())}
-    time = "positions" if histories.facts["order"] == "position" else "timestamps"
-    for column, name in (("item_idx", "items"), ("time", time), ("split", "split")):
-        if column in events.columns:
-            columns[name] = pa.LargeListArray.from_arrays(offsets, pa.array(events[column].to_numpy()))
-    batch = pa.RecordBatch.from_pydict(columns)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:
-        file.write_batch(batch)
-    return len(users)
-
-
-def _with_time(table: pl.DataFrame, name: str, path: Path) -> tuple[pl.DataFrame, str]:
-    """Add ``at``, the time as given or null, and ``time``, int64 seconds since 1970 (or positions); tell the unit."""
-    kind = table.schema[name]
-    column = pl.col(name)
-    if name == "timestamp" and (kind == pl.Date or isinstance(kind, pl.Datetime)):
-        at = column.cast(pl.Datetime("us"))
-        return table.with_columns(at.alias("at"), at.dt.epoch("s").alias("time")), "date"
-    if not kind.is_numeric():
-        wanted = "seconds since 1970 or a date" if name == "timestamp" else "a number"
-        raise DataError(f"{path}: column {name!r} is of type {kind}; it must be {wanted}")
-    at = pl.when(column.is_finite()).then(column) if kind.is_float() else column
-    whole = (at.floor() if kind.is_float() else at).cast(pl.Int64)
-    if name == "position":
-        return table.with_columns(at.alias("at"), whole.alias("time")), "position"
-    largest = table.select(whole.abs().max()).item() or 0
-    unit, _, per_second = next(tick for tick in _TICKS if largest < tick[1] or tick[0] == "ns")
-    return table.with_columns(at.alias("at"), (whole // per_second if per_second > 1 else whole).alias("time")), unit
-
-
-def _split_codes(table: pl.DataFrame, path: Path) -> pl.DataFrame:
-    names = table["split"].cast(pl.String)
-    for name in names.unique().to_list():
-        if name not in _SPLITS:
-            raise DataError(f"{path}: column 'split': {unknown_name('split', str(name), _SPLITS)}")
-    codes = names.replace_strict({name: code for code, name in enumerate(_SPLITS)}, return_dtype=pl.Int8)
-    return table.with_columns(codes.alias("split"))
-
-
-def _leave_out(histories: Histories, which: pl.Expr, error: str, message: str) -> None:
-    events = histories.events.with_columns(which.fill_null(False).alias("_out"))
-    gone = events.filter("_out")
-    if gone.height:
-        histories.facts["left_out"][error] = gone.height
-        for row in gone.select("user_id", "item_id").iter_rows():
-            histories.errors.append(
-                {
-                    "item_id": row[1] or "",
-                    "modality": "interactions",
-                    "stage": "ingest",
-                    "error": error,
-                    "message": f"{message} (user {row[0]!r})",
-                }
-            )
-        histories.events = events.filter(~pl.col("_out")).drop("_out")
-
-
-def _filter_ratings(histories: Histories, min_rating: float | None, path: Path) -> None:
-    if min_rating is None:
-        return
-    if "rating" not in histories.events.columns:
-        raise DataError(f"{path} has no column 'rating'; add it, or leave --min-rating out")
-    if not histories.events.schema["rating"].is_numeric():
-        raise DataError(f"{path}: column 'rating' is of type {histories.events.schema['rating']}; it must be a number")
-    rating = pl.col("rating").cast(pl.Float64)
-    _leave_out(histories, rating.is_null() | rating.is_nan(), "MissingRating", "an event without a rating")
-    _count_out(histories, "under_min_rating", histories.events.filter(rating >= min_rating))
-
-
-def _filter_times(histories: Histories, filters: EventFilters, path: Path) -> None:
-    since, until = filters.moment("since"), filters.moment("until")
-    if since is None and until is None:
-        return
-    if histories.facts["order"] != "timestamp":
-        raise DataError(f"{path} has no column 'timestamp'; add it, or leave --since and --until out")
-    for reason, outside in (
-        ("before_since", None if since is None else pl.col("time") < since),
-        ("from_until", None if until is None else pl.col("time") >= until),
-    ):
-        if outside is not None:
-            _count_out(histories, reason, histories.events.filter(~outside))
-
-
-def _keep_core(histories: Histories, filters: EventFilters) -> None:
-    """Leave out users and items with too few events until none is left.
-
-    Source: the k-core by which the data sets of the field are made (Seidman 1983).
+    Attributes:
+        table: the events; ``compact`` takes those away that were left out.
+        left_out: how many, by reason.
+        errors: rows for errors.parquet.
     """
-    least = {"user_id": filters.min_user_events, "item_idx": filters.min_item_events}
-    enough = [pl.len().over(name) >= number for name, number in least.items() if number > 1]
-    events, before = histories.events, None
-    while enough and events.height != before:
-        before = events.height
-        events = events.filter(pl.all_horizontal(enough))
-    _count_out(histories, "outside_k_core", events)
+
+    def __init__(self, table: pl.DataFrame, name: str) -> None:
+        self.table = table.rechunk()
+        self.left_out: dict[str, int] = {}
+        self.errors = [error_rows([], "", modality="interactions", error="")]
+        self._name = name
+        self._keep = np.ones(table.height, dtype=bool)  # (N,)
+        self._item_ids = pl.Series("item_id", [], dtype=pl.String)
+
+    def leave_out(self, which: pl.Expr, error: str, message: str) -> None:
+        """Leave out the events ``which``, and name the first of them in errors.parquet."""
+        found = self._drop(which, error)
+        if not len(found):
+            return
+        rows = self.table[found[:MOST_ERROR_ROWS]]
+        items = rows["item_id"] if "item_id" in rows.columns else self._item_ids.gather(rows["items"])
+        users = rows["user_id"].cast(pl.String).to_list()
+        names, messages = items.cast(pl.String).fill_null(""), [f"{message} (user {user!r})" for user in users]
+        if len(found) > len(rows):
+            names.append(pl.Series([""]))
+            messages.append(f"{len(found) - len(rows):,} more of this kind: {message}")
+        self.errors.append(error_rows(names, messages, modality="interactions", error=error))
+
+    def count_out(self, reason: str, number: int) -> None:
+        if number:
+            self.left_out[reason] = number
+
+    def compact(self) -> None:
+        """Only the events that are left, and only what is needed of them."""
+        wanted = [name for name in ("user_id", *_COLUMNS) if name in self.table.columns]
+        self.table = self.table.select(wanted)
+        if not self._keep.all():
+            self.table = self.table.filter(pl.Series(self._keep)).rechunk()
+        self._keep = np.ones(self.table.height, dtype=bool)
+
+    def read_times(self, order: str) -> tuple[str, int]:
+        """Add ``at``, the time as given or null; tell its unit, and how many of it are a second."""
+        kind, column = self.table.schema[order], pl.col(order)
+        if order == "timestamp" and (kind == pl.Date or isinstance(kind, pl.Datetime)):
+            self._replace(order, "at", column.cast(pl.Datetime("us")).dt.epoch("us"))
+            return "date", 10**6
+        if not kind.is_numeric():
+            wanted = "seconds since 1970 or a date" if order == "timestamp" else "a number"
+            raise DataError(f"{self._name}: column {order!r} is of type {kind}; it must be {wanted}")
+        if not kind.is_integer():
+            column = column.cast(pl.Float64)
+            column = pl.when(column.is_finite()).then(column)
+        ends = self._measure(column.min().alias("low"), column.max().alias("high"))
+        if any(end is not None and not -(2**63) < end < 2**63 for end in ends):
+            worst = max(ends, key=abs)
+            raise DataError(f"{self._name}: column {order!r} holds {worst:g}, which is none; give seconds since 1970")
+        self._replace(order, "at", column.cast(pl.Int64) if kind.is_integer() else column)
+        return self._unit(order) if order == "timestamp" else ("position", 1)
+
+    def _unit(self, order: str) -> tuple[str, int]:
+        """The unit in which the largest time is plausible, which all others must share: a mixture would be silent."""
+        size = pl.col("at").abs()
+        least, largest = self._measure(size.filter(size >= 1).min().alias("least"), size.max().alias("largest"))
+        units = [next(tick for tick in _TICKS if (value or 0) < tick[1]) for value in (least, largest)]
+        if units[0] != units[1] and least is not None:
+            raise DataError(
+                f"{self._name}: column {order!r} mixes units: {largest:.0f} would be {units[1][0]}, {least:.0f} "
+                f"{units[0][0]}; give all times in one unit"
+            )
+        return units[1][0], units[1][2]
+
+    def read_weights(self) -> None:
+        if "weight" not in self.table.columns:
+            return
+        if not self.table.schema["weight"].is_numeric():
+            kind = self.table.schema["weight"]
+            raise DataError(f"{self._name}: column 'weight' is of type {kind}; it must be a number above 0")
+        self._replace("weight", "weights", pl.col("weight").cast(pl.Float32, strict=False))
+        usable = pl.col("weights").is_finite() & (pl.col("weights") > 0)
+        self.leave_out(~usable.fill_null(False), "UnusableWeight", "an event whose weight is no number above 0")
+
+    def read_splits(self) -> None:
+        if "split" not in self.table.columns:
+            return
+        names = pl.col("split").cast(pl.String)
+        for name in self.table.select(names.unique()).to_series().to_list():
+            if name not in _SPLITS:
+                raise DataError(f"{self._name}: column 'split': {unknown_name('split', str(name), _SPLITS)}")
+        codes = names.replace_strict({name: code for code, name in enumerate(_SPLITS)}, return_dtype=pl.Int8)
+        self.table = self.table.with_columns(codes.alias("split"))
+
+    def filter_ratings(self, min_rating: float | None) -> None:
+        if min_rating is None:
+            return
+        if "rating" not in self.table.columns:
+            raise DataError(f"{self._name} has no column 'rating'; add it, or leave --min-rating out")
+        if not self.table.schema["rating"].is_numeric():
+            kind = self.table.schema["rating"]
+            raise DataError(f"{self._name}: column 'rating' is of type {kind}; it must be a number")
+        rating = pl.col("rating").cast(pl.Float64)
+        self.leave_out(rating.is_null() | rating.is_nan(), "MissingRating", "an event without a rating")
+        self._drop(rating < min_rating, "under_min_rating")
+
+    def filter_times(self, filters: EventFilters, order: str, per_second: int) -> None:
+        since, until = filters.moment("since"), filters.moment("until")
+        if since is None and until is None:
+            return
+        if order != "timestamp":
+            raise DataError(f"{self._name} has no column 'timestamp'; add it, or leave --since and --until out")
+        if since is not None:
+            self._drop(pl.col("at") < since * per_second, "before_since")
+        if until is not None:
+            self._drop(pl.col("at") >= until * per_second, "from_until")
+
+    def match_items(self, item_ids: pl.Series, unknown_items: str) -> None:
+        """Add ``items``, the row of each event's item in the catalogue."""
+        known = item_ids.cast(pl.Categorical).to_physical().to_numpy()
+        codes = self.table["item_id"].to_physical().fill_null(0)
+        index_of = np.full(max(known.max(initial=0), int(codes.to_numpy().max(initial=0))) + 1, -1, dtype=np.int32)
+        index_of[known] = np.arange(len(known), dtype=np.int32)
+        self.table = self.table.with_columns(pl.Series("items", index_of).gather(codes))
+        unknown = pl.col("items") < 0
+        if unknown_items == "error":
+            found = self.table["item_id"].filter(self.table.select(unknown).to_series() & pl.Series(self._keep))
+            if len(found):
+                raise DataError(
+                    f"{self._name}: {len(found):,} events name {found.n_unique():,} items not in the item table, for "
+                    f"example {found[0]!r}; add them to the items, or leave the events out with --unknown-items drop"
+                )
+        self.leave_out(unknown, "UnknownItem", "an event with an item that is not in the item table")
+        self._item_ids = item_ids
+
+    def _measure(self, *numbers: pl.Expr) -> tuple[Any, ...]:
+        """A row of aggregates, computed block by block."""
+        return self.table.lazy().select(*numbers).collect(engine="streaming").row(0)
+
+    def _replace(self, name: str, by: str, column: pl.Expr) -> None:
+        self.table = self.table.with_columns(column.alias(by)).drop(name)
+
+    def _drop(self, which: pl.Expr, reason: str) -> np.ndarray:
+        """Rows that are left out by this, and have not been before."""
+        found = self.table.select(which.fill_null(False).alias("_")).to_series().to_numpy() & self._keep
+        self._keep &= ~found
+        rows = np.flatnonzero(found)
+        self.count_out(reason, len(rows))
+        return rows
 
 
-def _count_out(histories: Histories, reason: str, kept: pl.DataFrame) -> None:
-    if kept.height < histories.events.height:
-        histories.facts["left_out"][reason] = histories.events.height - kept.height
-        histories.events = kept
-
-
-def _match_items(histories: Histories, item_ids: pl.Series, unknown_items: str, path: Path) -> None:
-    known = pl.Series(item_ids, dtype=pl.Categorical).to_physical().to_numpy()
-    codes = histories.events["item_id"].to_physical().to_numpy()
-    index_of = np.full(max(known.max(initial=0), codes.max(initial=0)) + 1, -1, dtype=np.int32)
-    index_of[known] = np.arange(len(known), dtype=np.int32)
-    histories.events = histories.events.with_columns(pl.Series("item_idx", index_of[codes]))
-    unknown = histories.events.filter(pl.col("item_idx") < 0)
-    if unknown.height and unknown_items == "error":
-        raise DataError(
-            f"{path}: {unknown.height:,} events name {unknown['item_id'].n_unique():,} items not in the item table, "
-            f"for example {unknown['item_id'][0]!r}; add them to the items, or leave the events out with "
-            "--unknown-items drop"
-        )
-    _leave_out(histories, pl.col("item_idx") < 0, "UnknownItem", "an event with an item that is not in the item table")
+def _whole_seconds(at: np.ndarray, per_second: int) -> np.ndarray:
+    whole = np.floor(at).astype(np.int64) if at.dtype.kind == "f" else at
+    return whole // per_second if per_second > 1 else whole
 
 
 def _reasons(left_out: dict[str, int]) -> str:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,6 @@ __all__ = [
     "MEDIA_MODALITIES",
     "SCHEMA",
     "SCHEMA_VERSION",
-    "Writer",
     "file_problems",
     "fingerprint",
     "parse_manifest",
@@ -27,76 +23,22 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 SCHEMA = "mmrec.dataset"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Modalities whose content lies in the shards, in the order in which they are stored and shown.
 MEDIA_MODALITIES = ("image", "text", "audio", "video")
 
+# Of the file that a medium was made from: by these a new version finds the files that it has already.
+_SOURCE = ("source_ext", "source_size", "source_xxh3")
 # Facts of a medium in items.parquet, a column `<modality>.<fact>` each, beside shard, offset, size, xxh3, ext, status.
 MEDIA_FIELDS = {
-    "image": ("width", "height"),
+    "image": ("width", "height", *_SOURCE),
     "text": (),
-    "audio": ("sample_rate", "duration_s"),
-    "video": ("width", "height", "fps", "num_frames", "duration_s"),
+    "audio": ("sample_rate", "duration_s", *_SOURCE),
+    "video": ("width", "height", "fps", "num_frames", "duration_s", *_SOURCE),
 }
 
 _CHUNK = 1 << 20
-
-
-class Writer:
-    """Writes the files of a folder that does not exist yet, remembers their hashes, and puts the manifest last.
-
-    Everything goes to a neighbouring temporary folder ``root``, which the caller makes and clears away, is flushed to
-    the disk, and appears under its name at once.
-    """
-
-    def __init__(self, out: Path):
-        self.out = out
-        self.root = out.with_name(f"{out.name}.tmp-{secrets.token_hex(4)}")
-        self.files: dict[str, dict[str, Any]] = {}
-
-    def path(self, name: str) -> Path:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def done(self, name: str, num: int) -> None:
-        """Flush the finished file ``name``, which holds ``num`` things, and take its size and hash."""
-        path = self.root / name
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        self.files[name] = {"bytes": path.stat().st_size, "n": num, "sha256": _sha256(path)}
-
-    def adopt(self, name: str, file: Path, facts: dict[str, Any]) -> None:
-        """Take over a finished, flushed ``file`` of the same disk, of known facts (bytes, n, sha256)."""
-        os.rename(file, self.path(name))
-        self.files[name] = facts
-
-    def share(self, name: str, file: Path, facts: dict[str, Any]) -> None:
-        """Have a finished ``file`` of another dataset, of known facts; linked where the disk allows, else copied."""
-        try:
-            os.link(file, self.path(name))
-        except OSError:  # another disk, or one without links
-            shutil.copyfile(file, self.path(name))
-        self.files[name] = facts
-
-    def commit(self, manifest: dict[str, Any]) -> None:
-        """Write ``manifest`` with the files, and rename the folder to its final name, replacing what stands there."""
-        manifest = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **manifest, "files": self.files}
-        with (self.root / MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=2, sort_keys=True, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        for folder in [self.root, *(path for path in self.root.iterdir() if path.is_dir())]:
-            _fsync_folder(folder)
-        former = self.root.with_name(f"{self.root.name}.former")
-        if self.out.exists():
-            os.rename(self.out, former)
-        os.rename(self.root, self.out)
-        _fsync_folder(self.out.parent)
-        if former.exists():
-            shutil.rmtree(former)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -163,11 +105,3 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _fsync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.dtypes import StringDType
 
-__all__ = ["Sequences", "pack", "ragged_range"]
+__all__ = ["Sequences", "id_array", "pack", "ragged_range"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,12 +16,13 @@ class Sequences:
     """Events of U users, packed: user u owns events ``offsets[u]:offsets[u + 1]``, oldest first.
 
     Attributes:
-        user_ids: the ids of the user's own table, as strings. (U,)
+        user_ids: the ids of the user's own table, as ``id_array`` makes them. (U,)
         offsets: int64. (U + 1,)
         item_idx: int32 catalogue indices. (N,)
         timestamps: int64 seconds since 1970, or None where the interactions have no time. (N,)
         split: int8, 0 train, 1 valid, 2 test, where the interactions bring their own split, else None. (N,)
         order: what the order of events rests on: "timestamp", "position", or "none" (histories are sets).
+        weights: float32, finite and above 0, how much each event counts, or None where all count alike. (N,)
     """
 
     user_ids: np.ndarray
@@ -28,6 +31,7 @@ class Sequences:
     timestamps: np.ndarray | None
     split: np.ndarray | None
     order: str
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -43,27 +47,37 @@ class Sequences:
     def take(self, users: np.ndarray) -> Sequences:
         """The given users, in that order, with all their events."""
         lengths = self.lengths[users]
-        events = ragged_range(self.offsets[users], lengths)
-        return Sequences(
-            user_ids=self.user_ids[users],
-            offsets=pack(lengths),
-            item_idx=self.item_idx[events],
-            timestamps=None if self.timestamps is None else self.timestamps[events],
-            split=None if self.split is None else self.split[events],
-            order=self.order,
-        )
+        return self.gather(users, lengths, ragged_range(self.offsets[users], lengths))
 
     def select(self, keep: np.ndarray) -> Sequences:
         """The same users with only the events where ``keep`` is True; users may become empty."""
         users = np.repeat(np.arange(len(self)), self.lengths)[keep]
+        return self.gather(np.arange(len(self)), np.bincount(users, minlength=len(self)), keep)
+
+    def gather(self, users: np.ndarray, lengths: np.ndarray, events: np.ndarray) -> Sequences:
+        """Histories of the given users, the n-th with the next ``lengths[n]`` of ``events``.
+
+        Args:
+            events: positions of events of these sequences, or a mask of them.
+        """
+
+        def of(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[events]
+
         return Sequences(
-            user_ids=self.user_ids,
-            offsets=pack(np.bincount(users, minlength=len(self))),
-            item_idx=self.item_idx[keep],
-            timestamps=None if self.timestamps is None else self.timestamps[keep],
-            split=None if self.split is None else self.split[keep],
+            user_ids=self.user_ids[users],
+            offsets=pack(lengths),
+            item_idx=self.item_idx[events],
+            timestamps=of(self.timestamps),
+            split=of(self.split),
             order=self.order,
+            weights=of(self.weights),
         )
+
+
+def id_array(ids: Iterable[str]) -> np.ndarray:
+    """Strings of any length side by side: one long id among a million costs its own bytes, and not a million times."""
+    return np.array(list(ids), dtype=StringDType())
 
 
 def pack(lengths: np.ndarray) -> np.ndarray:

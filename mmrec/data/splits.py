@@ -176,18 +176,9 @@ def _successive(sequences: Sequences, part: np.ndarray, ask: int) -> Queries:
     events = np.flatnonzero(part == ask)
     users = np.repeat(np.arange(len(sequences)), sequences.lengths)[events]
     starts = sequences.offsets[users]
-    before = ragged_range(starts, events - starts)
-    history = Sequences(
-        user_ids=sequences.user_ids[users],
-        offsets=pack(events - starts),
-        item_idx=sequences.item_idx[before],
-        timestamps=None if sequences.timestamps is None else sequences.timestamps[before],
-        split=None,
-        order=sequences.order,
-    )
     return Queries(
         user=users,
-        history=history,
+        history=sequences.gather(users, events - starts, ragged_range(starts, events - starts)),
         target_offsets=np.arange(len(events) + 1),
         targets=sequences.item_idx[events],
         times=None if sequences.timestamps is None else sequences.timestamps[events],

@@ -47,7 +47,7 @@ def stream_items(
     if not 0 <= part < num_parts:
         raise ConfigError(f"part is {part} of {num_parts}; it must be 0 to {num_parts - 1}")
     faults = faults or FaultBudget()
-    keys = _media_keys(dataset)
+    keys = dataset.attributes["media_key"].fill_null(-1).to_numpy().astype(np.int64)  # -1: no key, (V,)
     home, owns = _homes(dataset, keys)
     order = np.lexsort((np.arange(len(home)), keys, home))
     starts = np.searchsorted(home[order], np.arange(home.max(initial=0) + 2))
@@ -68,13 +68,6 @@ def stream_items(
             )  # fmt: skip
         for item in rest:
             yield _sample(dataset, item, {}, faults)
-
-
-def _media_keys(dataset: Dataset) -> np.ndarray:
-    """Key of each item in the tar files, -1 for items that have none. int64 (V,)"""
-    if "media_key" not in dataset.attributes.columns:
-        return np.arange(dataset.num_items)
-    return dataset.attributes["media_key"].fill_null(-1).to_numpy().astype(np.int64)
 
 
 def _homes(dataset: Dataset, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

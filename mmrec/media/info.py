@@ -41,7 +41,8 @@ class MediaInfo:
     Attributes:
         ext: extension that fits the content, without a dot, whatever the file was called.
         status: "ok", or "partial" where some of the content cannot be decoded and the rest is used.
-        note: one line on anything odd ("named .jpg but is png"), empty for a plain good file.
+        note: one line on anything odd ("3 packets do not decode; the rest is used"), empty for a plain good file.
+        source_ext: ``ext`` of the file as it came, where normalisation has made another of it.
     """
 
     ext: str
@@ -53,3 +54,4 @@ class MediaInfo:
     num_frames: int | None = None
     status: str = "ok"
     note: str = ""
+    source_ext: str | None = None

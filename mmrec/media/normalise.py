@@ -12,7 +12,7 @@ from mmrec.errors import ConfigError, MediaError, unknown_name
 from mmrec.media.audio import SILENCE_PEAK, decode_audio
 from mmrec.media.image import decode_to_shrink, probe_image
 from mmrec.media.info import MIN_SIDE_PX, MediaInfo
-from mmrec.media.probe import check_size, note_name, probe
+from mmrec.media.probe import check_size, probe
 from mmrec.media.transcode import normalise_video
 
 __all__ = ["JPEG_QUALITY", "MAX_SOUND_S", "Normalisation", "normalise", "probe_and_normalise"]
@@ -72,7 +72,7 @@ def normalise(modality: str, info: MediaInfo, data: bytes, rules: Normalisation)
     raise ConfigError(unknown_name("media modality", modality, ("audio", "image", "video")))
 
 
-def probe_and_normalise(modality: str, data: bytes, filename: str, rules: Normalisation) -> tuple[MediaInfo, bytes]:
+def probe_and_normalise(modality: str, data: bytes, rules: Normalisation) -> tuple[MediaInfo, bytes]:
     """``probe`` and ``normalise`` in one, for which a picture is decoded once.
 
     Raises:
@@ -80,12 +80,12 @@ def probe_and_normalise(modality: str, data: bytes, filename: str, rules: Normal
         ConfigError: if there is no such modality.
     """
     if modality != "image":
-        return normalise(modality, probe(modality, data, filename), data, rules)
+        return normalise(modality, probe(modality, data), data, rules)
     check_size(modality, data)
     if not rules.image_side_px:
-        return note_name(probe_image(data), filename), data
+        return probe_image(data), data
     info, pixels = decode_to_shrink(data, rules.image_side_px)
-    return _shrink(note_name(info, filename), data, pixels, rules.image_side_px)
+    return _shrink(info, data, pixels, rules.image_side_px)
 
 
 def _normalise_image(info: MediaInfo, data: bytes, side_px: int) -> tuple[MediaInfo, bytes]:
@@ -118,7 +118,7 @@ def _shrink(info: MediaInfo, data: bytes, pixels: np.ndarray, side_px: int) -> t
         encoded: Any = encode_jpeg(scaled, quality=JPEG_QUALITY)
     except RuntimeError as error:  # of what PyTorch allocates in vain
         raise MediaError(f"image cannot be scaled to {size[1]}x{size[0]}: {str(error).splitlines()[0]}") from error
-    return replace(info, ext="jpg", width=size[1], height=size[0]), encoded.numpy().tobytes()
+    return replace(info, ext="jpg", source_ext=info.ext, width=size[1], height=size[0]), encoded.numpy().tobytes()
 
 
 def _normalise_audio(info: MediaInfo, data: bytes, rate_hz: int) -> tuple[MediaInfo, bytes]:
@@ -134,7 +134,7 @@ def _normalise_audio(info: MediaInfo, data: bytes, rate_hz: int) -> tuple[MediaI
     buffer = io.BytesIO()
     soundfile.write(buffer, pcm, rate_hz, format="FLAC", subtype="PCM_16")
     kept_s = len(pcm) / rate_hz
-    new = replace(info, ext="flac", sample_rate=rate_hz, duration_s=round(kept_s, 3))
+    new = replace(info, ext="flac", source_ext=info.ext, sample_rate=rate_hz, duration_s=round(kept_s, 3))
     whole_s = info.duration_s or 0.0
     if whole_s > kept_s + 1.0:
         cut = f"the first {kept_s:,.0f} of {whole_s:,.0f} s are kept"

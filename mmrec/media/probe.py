@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import PurePath
 
 from mmrec.errors import ConfigError, MediaError, unknown_name
@@ -11,7 +10,7 @@ from mmrec.media.image import probe_image
 from mmrec.media.info import MAX_FILE_BYTES, MediaInfo
 from mmrec.media.video import probe_video
 
-__all__ = ["MediaInfo", "check_size", "note_name", "probe"]
+__all__ = ["check_size", "misnaming", "probe"]
 
 _PROBES = {"image": probe_image, "audio": probe_audio, "video": probe_video}
 # Names under which one format is known; a file may bear any of them.
@@ -27,12 +26,11 @@ _SAME_FORMAT = (
 )
 
 
-def probe(modality: str, data: bytes, filename: str) -> MediaInfo:
+def probe(modality: str, data: bytes) -> MediaInfo:
     """Decode ``data`` as ``modality`` and describe it.
 
     Args:
         modality: "image", "audio" or "video".
-        filename: what the file was called; a name that claims another format is noted, not refused.
 
     Raises:
         MediaError: one line why the file cannot be used: empty, cut off, not of this modality, too large, too small,
@@ -42,7 +40,7 @@ def probe(modality: str, data: bytes, filename: str) -> MediaInfo:
     if modality not in _PROBES:
         raise ConfigError(unknown_name("media modality", modality, _PROBES))
     check_size(modality, data)
-    return note_name(_PROBES[modality](data), filename)
+    return _PROBES[modality](data)
 
 
 def check_size(modality: str, data: bytes) -> None:
@@ -51,10 +49,9 @@ def check_size(modality: str, data: bytes) -> None:
         raise MediaError(f"{modality} of {len(data):,} bytes is too large, at most {MAX_FILE_BYTES:,} bytes")
 
 
-def note_name(info: MediaInfo, filename: str) -> MediaInfo:
-    """``info`` with a note where the file's name claims another format than its content has."""
+def misnaming(ext: str, filename: str) -> str:
+    """One line on a file whose name claims another format than ``ext``, that of its content; empty for none."""
     claimed = PurePath(filename).suffix.lstrip(".").lower()
-    if not claimed or claimed == info.ext or any({claimed, info.ext} <= names for names in _SAME_FORMAT):
-        return info
-    mislabelled = f"named .{claimed} but is {info.ext}; used as {info.ext}"
-    return replace(info, note=f"{mislabelled}; {info.note}" if info.note else mislabelled)
+    if not claimed or claimed == ext or any({claimed, ext} <= names for names in _SAME_FORMAT):
+        return ""
+    return f"named .{claimed} but is {ext}; used as {ext}"

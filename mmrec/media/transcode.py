@@ -59,9 +59,9 @@ def normalise_video(info: MediaInfo, data: bytes, side_px: int) -> tuple[MediaIn
     elif faults and info.status == "ok":  # behind the part that the probe has decoded
         problem = f"{faults} packets do not decode; the rest is used"
     else:
-        return replace(probe_video(encoded), status=info.status, note=info.note), encoded
+        return replace(probe_video(encoded), status=info.status, note=info.note, source_ext=info.ext), encoded
     note = f"{info.note}; {problem}" if info.note else problem
-    return replace(probe_video(encoded), status="partial", note=note), encoded
+    return replace(probe_video(encoded), status="partial", note=note, source_ext=info.ext), encoded
 
 
 def _is_dense(clip: Clip) -> bool:

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from mmrec.data.audit import problems
 from mmrec.data.dataset import Dataset, verify_dataset
 from mmrec.data.ingest import IngestConfig, ingest
 from mmrec.errors import ConfigError, DataError, MediaError
@@ -91,7 +92,7 @@ def test_an_empty_table_is_an_error(config, name, words):
 
 def test_a_table_that_is_not_what_its_name_says_is_an_error(config, tmp_path):
     (tmp_path / "items.parquet").write_text("item_id,text\na,A\n")
-    fails(replace(config, items=tmp_path / "items.parquet"), "cannot be read as parquet")
+    fails(replace(config, items=tmp_path / "items.parquet"), r"items.parquet cannot be read: .*")
     (tmp_path / "items.xlsx").write_bytes(b"PK\x03\x04")
     fails(replace(config, items=tmp_path / "items.xlsx"), "tables are .parquet, .csv")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)) * 10)
@@ -107,6 +108,134 @@ def test_ids_of_a_fractional_type_are_an_error(config, tmp_path):
 def test_a_column_that_mmrec_needs_is_an_error(config):
     config.items.write_text("item_id,item_idx\na,0\n")
     fails(config, "'item_idx', a name that mmrec needs")
+
+
+@pytest.mark.parametrize("name", ["media_key", "image.shard"])
+def test_a_name_that_mmrec_needs_is_an_error_and_leaves_nothing(config, name):
+    config.items.write_text(f"item_id,{name}\na,0\n")
+    fails(config, f"has a column '{name}', a name that mmrec needs for itself; rename it")
+
+
+@pytest.mark.parametrize("table", ["items", "interactions"])
+def test_a_column_that_comes_twice_is_an_error(config, table):
+    getattr(config, table).write_text("item_id,user_id,item_id,timestamp\na,u,b,1\n")
+    fails(config, "has the column 'item_id' twice; rename one of them or leave it out")
+
+
+def test_a_column_cannot_be_two_things_at_once(config):
+    with pytest.raises(ConfigError, match="column 'text' is to be both text and image; name another one"):
+        replace(config, image_column="text")
+    with pytest.raises(ConfigError, match="column 'clip' is to be both audio and video"):
+        replace(config, audio_column="clip", video_column="clip")
+    with pytest.raises(ConfigError, match="column 'item_id' is to be both the id and text"):
+        replace(config, text_columns=("item_id",))
+
+
+# Ids
+
+
+@pytest.mark.parametrize("table", ["items", "interactions"])
+@pytest.mark.parametrize(("wrong", "what"), [("a\0", "with a zero byte"), ("x" * 1025, "longer than 1,024 bytes")])
+def test_an_id_with_a_zero_byte_or_of_more_than_1024_bytes_is_an_error(config, tmp_path, table, wrong, what):
+    good = {"user_id": "u", "item_id": "a", "timestamp": 1}
+    pl.DataFrame([good, good | {"item_id": wrong}]).write_parquet(tmp_path / "table.parquet")
+    fails(replace(config, **{table: tmp_path / "table.parquet"}), f"column 'item_id' holds 1 ids {what}, for example")
+
+
+def test_a_user_id_of_more_than_1024_bytes_is_an_error(config):
+    config.interactions.write_text(f"user_id,item_id,timestamp\n{'ü' * 513},a,1\n")
+    fails(config, "column 'user_id' holds 1 ids longer than 1,024 bytes")
+
+
+def test_an_id_of_blanks_is_none(config):
+    config.items.write_text("item_id,text\na,A\n  ,B\n")
+    fails(config, "1 rows without an item_id")
+    config.items.write_text("item_id,text\na,A\nb,B\n")
+    config.interactions.write_text('user_id,item_id,timestamp\nu,a,1\n" ",a,2\nu," ",3\n')
+    out = ingest(config)
+    assert errors(out)[-2:] == [("a", "interactions", "MissingId"), ("", "interactions", "MissingId")]
+    assert problems(out) == []
+
+
+def test_one_long_id_costs_its_own_bytes_and_not_those_of_all(tmp_path):
+    ids = ["x" * 1024, *(f"i{n}" for n in range(20_000))]
+    events = {"user_id": ["y" * 1024, *(f"u{n}" for n in range(20_000))], "item_id": ids, "timestamp": 1}
+    pl.DataFrame(events).write_parquet(tmp_path / "events.parquet")
+    dataset = Dataset.open(ingest(IngestConfig(interactions=tmp_path / "events.parquet", out=tmp_path / "out")))
+    for strings in (dataset.item_ids, dataset.sequences.user_ids):
+        assert len(strings) == 20_001
+        assert strings.nbytes < 20_001 * 32  # as a matrix of letters: 82 MB
+
+
+# Texts
+
+
+def test_a_text_or_attribute_of_more_than_a_megabyte_is_blanked_everywhere_and_recorded(config, tmp_path):
+    huge = "word " * 600_000
+    table = {
+        "item_id": ["a", "b", "c"],
+        "title": [huge, "B", "C"],
+        "text": ["x" * 600_000, "y" * 600_000, "z" * 1_048_574],
+        "brand": ["A", huge, "C"],
+        "tags": [["t"], ["t"], [huge, huge]],
+    }
+    pl.DataFrame(table).write_parquet(tmp_path / "items.parquet")
+    given = replace(config, items=tmp_path / "items.parquet", text_columns=("title", "text"))
+    dataset = Dataset.open(ingest(given))
+    assert sorted(errors(dataset.path)) == [
+        ("a", "all", "NoModality"),
+        ("a", "text", "TooLong"),
+        ("b", "attributes", "TooLong"),
+        ("c", "attributes", "TooLong"),
+    ]
+    a, b, c = (dataset.item_index(item) for item in "abc")
+    assert dataset.titles[a] == "a"
+    assert dataset.attributes["text"][a] is None
+    assert dataset.read("text", b) == "B\n" + "y" * 600_000
+    assert len(dataset.read("text", c)) == 1_048_576
+    assert dataset.attributes["brand"].to_list()[b] is None
+    assert dataset.attributes["tags"].to_list()[c] is None
+    assert sum(path.stat().st_size for path in dataset.path.rglob("*.parquet")) < 100_000
+    assert problems(dataset.path) == []
+
+
+# Times, ratings, weights
+
+
+def times(config: IngestConfig, values: pl.Series) -> IngestConfig:
+    table = pl.DataFrame({"user_id": "u", "item_id": ["a", "b", "c"][: len(values)], "timestamp": values})
+    table.write_parquet(config.out.parent / "events.parquet")
+    return replace(config, interactions=config.out.parent / "events.parquet")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [pl.Series([1, 2**63 + 5], dtype=pl.UInt64), pl.Series([1.0, 1e30]), pl.Series([1.0, -1e30])],
+)
+def test_a_time_beyond_all_times_is_an_error(config, values):
+    fails(times(config, values), r"column 'timestamp' holds -?(1e\+30|9.22337e\+18), which is none; give seconds since")
+
+
+def test_decimal_times_are_times(config):
+    values = pl.Series(["1600000000.25", "1600000000.75"]).cast(pl.Decimal(20, 2))
+    assert Dataset.open(ingest(times(config, values))).sequences.timestamps.tolist() == [1_600_000_000] * 2
+
+
+def test_milliseconds_among_seconds_are_an_error(config):
+    values = pl.Series([1_600_000_000, 1_600_000_000_123, 1_600_000_001])
+    fails(times(config, values), r"mixes units: 1600000000123 would be ms, 1600000000 s; give all times in one unit")
+    fails(times(config, values.cast(pl.Float64)), "mixes units")
+
+
+def test_a_time_of_zero_is_one_moment_in_any_unit(config):
+    values = pl.Series([0, 1_600_000_000_123])
+    assert Dataset.open(ingest(times(config, values))).sequences.timestamps.tolist() == [0, 1_600_000_000]
+
+
+@pytest.mark.parametrize("moment", ["--5", "²", "", "1e9", "99999999999999", "2024-13-01"])
+def test_a_moment_that_is_none_is_an_error(config, moment):
+    with pytest.raises(ConfigError, match=r"since is .*; give a date such as 2024-05-31, or seconds since 1970"):
+        replace(config, since=moment)
 
 
 def test_events_without_user_item_or_time_are_recorded(config):
@@ -177,8 +306,12 @@ def test_vectors_of_a_wrong_shape_or_type_are_an_error(config, tmp_path, vectors
 
 
 def test_vectors_that_cannot_be_read_are_an_error(config, tmp_path):
-    (tmp_path / "v.npy").write_text("no array")
-    fails(replace(config, features=(f"v={tmp_path / 'v.npy'}",)), "cannot be read as .npy")
+    np.save(tmp_path / "whole.npy", np.ones((3, 4), np.float32))
+    whole = (tmp_path / "whole.npy").read_bytes()
+    torn = whole.replace(b"(3, 4)", b"(3, 4("), whole.replace(b"'descr'", b"1;descr"), whole[:140], b"no array"
+    for data in torn:
+        (tmp_path / "v.npy").write_bytes(data)
+        fails(replace(config, features=(f"v={tmp_path / 'v.npy'}",)), "cannot be read as .npy")
     fails(replace(config, features=(f"v={tmp_path / 'nowhere.npy'}",)), "no file")
 
 
@@ -294,7 +427,7 @@ def test_a_shard_that_is_cut_off_or_missing_is_an_error_at_once(dataset_copy):
 def test_a_manifest_of_another_version_is_an_error_that_names_both(dataset_copy):
     manifest = json.loads((dataset_copy / "manifest.json").read_text())
     (dataset_copy / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 99}))
-    with pytest.raises(DataError, match="has schema version 99, this mmrec reads version 1"):
+    with pytest.raises(DataError, match="has schema version 99, this mmrec reads version 2"):
         Dataset.open(dataset_copy)
     assert len(verify_dataset(dataset_copy)) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -17,9 +18,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mmrec.data.build_dataset import unit_ground
 from mmrec.data.dataset import Dataset
 from mmrec.data.ingest import IngestConfig, ingest
+from mmrec.data.units import UnitSettings
 from mmrec.errors import DataError
+from mmrec.media.normalise import Normalisation
 from tests.conftest import jpeg_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +106,7 @@ def test_a_killed_build_goes_on_after_its_last_unit_and_makes_the_same_bytes(sou
     assert process.wait() == -signal.SIGKILL
     assert not out.exists()
     ledger = (tmp_path / "out.build" / "ledger.jsonl").read_text().splitlines()
-    kept = {record["shard"] for record in map(json.loads, ledger)}
+    kept = {shard["name"] for record in map(json.loads, ledger) for shard in record["shards"]}
     ages = {name: (tmp_path / "out.build" / "units" / name).stat().st_mtime_ns for name in kept}
     process = start(source, out)
     while process.poll() is None and units_done(out) <= len(ledger):
@@ -113,29 +117,204 @@ def test_a_killed_build_goes_on_after_its_last_unit_and_makes_the_same_bytes(sou
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors.decode()
     assert folder_bytes(out) == undisturbed
-    assert not (tmp_path / "out.build").exists()
+    assert names_in(tmp_path) == ["out"]
+
+
+class InterruptionError(BaseException):
+    """The end of a process, as far as files can tell."""
+
+
+class Interrupter:
+    """Counts the times that files below a folder are touched, from the first one in ``part`` on, and ends one of them.
+
+    Python tells its audit hooks of each before it happens; they cannot be taken out again, so there is one for all.
+    """
+
+    def __init__(self) -> None:
+        self.folder = self.part = ""
+        self.count, self.last, self.counts = 0, -1, False
+        sys.addaudithook(self._see)
+
+    def _see(self, event: str, arguments: tuple) -> None:
+        if not self.folder or event not in ("open", "os.rename", "os.link", "os.remove", "os.rmdir", "os.mkdir"):
+            return
+        if not str(arguments[0]).startswith(self.folder):
+            return
+        self.counts |= self.part in str(arguments[0])
+        self.count += self.counts
+        if self.count - 1 == self.last:
+            self.folder = ""
+            raise InterruptionError(event, *arguments[:2])
+
+    def run(self, config: IngestConfig, part: str, last: int) -> bool:
+        """Whether the build ends by itself before the ``last`` touch after the first one in ``part``."""
+        self.folder, self.part = str(config.out), part
+        self.count, self.last, self.counts = 0, last, False
+        try:
+            ingest(config)
+        except InterruptionError:
+            return False
+        finally:
+            self.folder = ""
+        return True
+
+
+interrupter = Interrupter()
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def all_units_done(source, undisturbed, tmp_path_factory) -> Path:
+    """The folder of a build that ended when its dataset was about to be put together."""
+    out = tmp_path_factory.mktemp("units") / "out"
+    assert not interrupter.run(replace(source, out=out), ".build/dataset", 0)
+    return out.with_name("out.build")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_build_interrupted_at_any_step_of_its_end_goes_on_and_leaves_nothing_behind(
+    source, undisturbed, all_units_done, tmp_path, overwrite
+):
+    config = replace(source, out=tmp_path / "there" / "out", overwrite=overwrite)
+    former = ingest(replace(source, out=tmp_path / "former", seed=1))
+    for step in itertools.count():
+        shutil.copytree(all_units_done, config.out.with_name("out.build"))
+        if overwrite:
+            shutil.copytree(former, config.out)
+        is_done = interrupter.run(config, ".build/dataset", step)
+        if config.out.exists():
+            assert folder_bytes(config.out) in (undisturbed, folder_bytes(former))
+        if not is_done:
+            ingest(config)
+        assert folder_bytes(config.out) == undisturbed, step
+        assert names_in(config.out.parent) == ["out"], step
+        shutil.rmtree(config.out)
+        if is_done:
+            break
+    assert step > 35  # files, folders, renames, removals
+
+
+def test_a_replacement_that_was_cut_short_gives_the_former_dataset_back_to_another_command(
+    source, undisturbed, tmp_path
+):
+    former = folder_bytes(ingest(replace(source, out=tmp_path / "out", seed=1)))
+    config = replace(source, out=tmp_path / "out", overwrite=True)
+    for step in itertools.count():
+        assert not interrupter.run(config, ".build/dataset", step)
+        if not config.out.exists():
+            break
+    with pytest.raises(DataError, match=r"out exists; give another --out, or --overwrite"):
+        ingest(replace(config, overwrite=False))
+    assert folder_bytes(config.out) == former
+    assert folder_bytes(ingest(config)) == undisturbed
+    assert names_in(tmp_path) == ["out"]
 
 
 @pytest.mark.slow
-def test_a_build_killed_at_ten_random_moments_makes_the_same_bytes(source, undisturbed, tmp_path):
-    out, draw, kills = tmp_path / "out", random.Random(0), 0
-    while kills < 10:
+def test_a_build_killed_at_random_moments_makes_the_same_bytes_and_leaves_nothing_behind(source, undisturbed, tmp_path):
+    out, draw, kills = tmp_path / "there" / "out", random.Random(0), {"units": 0, "dataset": 0}
+    while min(kills.values()) < 10:
+        part = min(kills, key=lambda name: kills[name])
         process = start(source, out)
-        while process.poll() is None and not (tmp_path / "out.build").exists():
-            time.sleep(0.002)
+        while process.poll() is None and not (out.with_name("out.build") / part).exists():
+            time.sleep(0.001)
         try:
-            process.wait(draw.uniform(0, 1.0))
+            process.wait(draw.uniform(0, 1.0 if part == "units" else 0.03))
         except subprocess.TimeoutExpired:
             process.kill()
-            kills += 1
+            kills[part] += 1
         process.wait()
+        assert set(names_in(out.parent)) <= {"out", "out.build"}
         if out.exists():
             assert folder_bytes(out) == undisturbed
+            if out.with_name("out.build").exists():  # killed in removing it
+                ingest(replace(source, out=out))
+            assert names_in(out.parent) == ["out"]
             shutil.rmtree(out)
     process = start(source, out)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors.decode()
     assert folder_bytes(out) == undisturbed
+    assert names_in(out.parent) == ["out"]
+
+
+def test_a_folder_of_ones_own_where_the_build_would_go_is_left_alone(source, tmp_path):
+    (tmp_path / "out.build").mkdir()
+    (tmp_path / "out.build" / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"out\.build, where the build would go, holds something else; move it away"):
+        ingest(replace(source, out=tmp_path / "out"))
+    assert (tmp_path / "out.build" / "notes.txt").read_text() == "mine"
+    assert names_in(tmp_path) == ["out.build"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": "another"}'])
+def test_a_damaged_build_folder_is_one_line(source, tmp_path, content):
+    (tmp_path / "out.build").mkdir()
+    (tmp_path / "out.build" / "build.json").write_text(content)
+    with pytest.raises(DataError, match=r"build\.json is damaged; remove the folder .*out\.build") as caught:
+        ingest(replace(source, out=tmp_path / "out"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_ledger_is_one_line_and_a_line_that_was_cut_off_is_none(
+    source, undisturbed, all_units_done, tmp_path
+):
+    shutil.copytree(all_units_done, tmp_path / "out.build")
+    ledger = tmp_path / "out.build" / "ledger.jsonl"
+    lines = ledger.read_text()
+    ledger.write_text(f"nonsense\n{lines}")
+    with pytest.raises(DataError, match=r"ledger\.jsonl is damaged; remove the folder"):
+        ingest(replace(source, out=tmp_path / "out"))
+    ledger.write_text(lines[:-10])
+    assert folder_bytes(ingest(replace(source, out=tmp_path / "out"))) == undisturbed
+
+
+def test_a_build_folder_that_is_empty_is_taken(source, undisturbed, tmp_path):
+    (tmp_path / "out.build").mkdir()
+    assert folder_bytes(ingest(replace(source, out=tmp_path / "out"))) == undisturbed
+
+
+def ages_of_tars(build: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (build / "units").glob("*.tar")}
+
+
+def test_units_are_kept_for_whatever_does_not_decide_their_bytes(source, all_units_done, tmp_path):
+    shutil.copytree(all_units_done, tmp_path / "out.build", copy_function=shutil.copy2)
+    done = ages_of_tars(tmp_path / "out.build")
+    assert len(done) == 5
+    other = replace(source, out=tmp_path / "out", since="10", name="other")
+    assert not interrupter.run(other, ".build/dataset", 0)
+    assert ages_of_tars(tmp_path / "out.build") == done
+    assert Dataset.open(ingest(other)).manifest["interactions"]["left_out"] == {"before_since": 10}
+
+
+def test_a_file_that_changes_is_read_again_with_its_unit_alone(tmp_path):
+    config = write_source(tmp_path / "source", 40, 200)
+    config = replace(config, out=tmp_path / "out")
+    assert not interrupter.run(config, ".build/dataset", 0)
+    done = ages_of_tars(tmp_path / "out.build")
+    (tmp_path / "source" / "media" / "3.png").write_bytes(b"NO PICTURE")
+    assert not interrupter.run(config, ".build/dataset", 0)
+    now = ages_of_tars(tmp_path / "out.build")
+    assert len(done.items() & now.items()) == len(done) - 1 == len(now) - 1
+
+
+def test_other_rules_timeouts_or_versions_make_other_units():
+    settings = UnitSettings(
+        root="/", folder=Path("/"), rules=Normalisation(image_side_px=64, video_side_px=64, audio_rate_hz=0),
+        shard_bytes=10**6, timeout_s=5.0, versions={"pillow": "13.0"},
+    )  # fmt: skip
+    others = [
+        replace(settings, rules=replace(settings.rules, image_side_px=65)),
+        replace(settings, shard_bytes=10**7),
+        replace(settings, timeout_s=6.0),
+        replace(settings, versions={"pillow": "13.1"}),
+    ]
+    assert len({unit_ground(each) for each in (settings, *others)}) == 5
+    assert unit_ground(replace(settings, folder=Path("/tmp"), num_threads=2, isolated=True)) == unit_ground(settings)
 
 
 def test_a_build_whose_worker_dies_ends_with_the_same_bytes(source, undisturbed, tmp_path):

@@ -188,7 +188,7 @@ def test_the_command_line_takes_columns_with_commas_or_spaces(tmp_path):
     for given in (["title,description"], ["title", "description"]):
         options = [*common, "--text-columns", *given, "--features", "a=a.npy", "b=b.npy", "--min-rating", "4"]
         config = tyro.cli(IngestConfig, args=options)
-        assert config.texts == ("title", "description")
+        assert config.content()["text_columns"] == ("title", "description")
         assert (config.features, config.min_rating) == (("a=a.npy", "b=b.npy"), 4.0)
 
 

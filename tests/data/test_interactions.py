@@ -13,7 +13,7 @@ import pytest
 from mmrec.data.dataset import Dataset
 from mmrec.data.ingest import IngestConfig, ingest
 from mmrec.data.interactions import EventFilters, build_histories
-from mmrec.data.tables import read_interactions
+from mmrec.data.tables import read_interactions, scan_table
 from mmrec.errors import ConfigError, DataError
 
 
@@ -33,11 +33,16 @@ def random_log(path: Path, rows: int = 600, users: int = 60, items: int = 40) ->
 def events_of(path: Path, filters: EventFilters | None = None) -> list[tuple]:
     """User, item and time of every event, in order."""
     ids = pl.Series([f"i{n}" for n in range(40)])
-    histories = build_histories(
-        read_interactions(path), ids, path, filters=filters or EventFilters(), unknown_items="error"
+    found = build_histories(
+        read_interactions(scan_table(path, ("user_id", "item_id"))),
+        ids,
+        str(path),
+        filters=filters or EventFilters(),
+        unknown_items="error",
     )
-    table = histories.events.with_columns(pl.col("user_id").cast(pl.String))
-    return [(user, f"i{item}", time) for user, item, time in table.select("user_id", "item_idx", "time").rows()]
+    users = np.repeat(found.user_ids.to_numpy(), found.lengths)
+    events = zip(users.tolist(), found.columns["items"].tolist(), found.columns["timestamps"].tolist(), strict=True)
+    return [(user, f"i{item}", time) for user, item, time in events]
 
 
 def test_events_are_sorted_by_user_and_time_and_repetitions_count_once(tmp_path):

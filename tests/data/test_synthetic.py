@@ -41,7 +41,7 @@ def readable(made: tuple[Path, World], items: pl.DataFrame) -> dict[str, dict[in
             if name is not None:
                 data = (made[0] / name).read_bytes()
                 try:
-                    probe(modality, data, name)
+                    probe(modality, data)
                 except MediaError:
                     continue
                 found[modality][row] = data

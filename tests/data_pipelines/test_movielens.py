@@ -66,7 +66,7 @@ def test_a_folder_that_is_not_the_pack_is_an_error(pack, tmp_path):
     with pytest.raises(DataError, match="no file"):
         convert(MovieLensConfig(source=tmp_path, out=tmp_path / "out"))
     pl.DataFrame({"item_id": [1]}).write_parquet(pack / "items.parquet")
-    with pytest.raises(DataError, match="lacks a column of the MovieLens pack"):
+    with pytest.raises(DataError, match=r"items.parquet has no column 'title', .* \(it has item_id\)"):
         convert(MovieLensConfig(source=pack, out=tmp_path / "out"))
 
 

@@ -60,7 +60,7 @@ def mutate(data: bytes, other: bytes, generator: np.random.Generator) -> tuple[s
 
 def use(modality: str, data: bytes) -> int:
     """All that mmrec does with a file; returns the peak memory of the process so far, in KiB."""
-    info = probe(modality, data, "x")
+    info = probe(modality, data)
     if modality == "image":
         assert decode_image(data).shape == (info.height, info.width, 3)
     elif modality == "audio":
@@ -68,8 +68,8 @@ def use(modality: str, data: bytes) -> int:
     else:
         assert decode_video(data, 4, short_side_px=64)[0].shape[-1] == 3
     facts, normal = normalise(modality, info, data, RULES)
-    assert (facts, normal) == probe_and_normalise(modality, data, "x", RULES)
-    again = probe(modality, normal, "x")
+    assert (facts, normal) == probe_and_normalise(modality, data, RULES)
+    again = probe(modality, normal)
     assert (again.width, again.height, again.sample_rate) == (facts.width, facts.height, facts.sample_rate)
     # Not getrusage, whose peak begins with that of the process that started this one.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

@@ -78,6 +78,12 @@ def facts(dataset: Dataset) -> dict[str, str]:
     if sequences.timestamps is not None and events:
         first, last = np.array([sequences.timestamps.min(), sequences.timestamps.max()]).astype("datetime64[s]")
         found["time"] = f"{np.datetime_as_string(first, 'D')} to {np.datetime_as_string(last, 'D')}"
+    if sequences.weights is not None and events:
+        low, middle, high = np.quantile(sequences.weights, [0.0, 0.5, 1.0])
+        found["weight of an event"] = f"{low:.3g} to {high:.3g}, median {middle:.3g}"
+    left_out = dataset.manifest["interactions"]["left_out"]
+    if left_out:
+        found["events left out"] = ", ".join(f"{reason} {number:,}" for reason, number in sorted(left_out.items()))
     found["rows in errors.parquet"] = f"{dataset.manifest['counts']['errors']:,}"
     return found
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmrec.data.audit.wording import first_of, named
+from mmrec.data.histories import weight_facts
 
 __all__ = ["HistoryTable", "history_problems", "read_histories"]
 
@@ -27,7 +28,7 @@ class HistoryTable:
 
     user_ids: list[str | None]
     offsets: np.ndarray  # (U + 1,)
-    columns: dict[str, np.ndarray]  # items, and of timestamps, positions, split those that there are; each (N,)
+    columns: dict[str, np.ndarray]  # items, and what there is of timestamps, positions, split, weights; each (N,)
 
     @property
     def num_users(self) -> int:
@@ -53,7 +54,7 @@ def read_histories(path: Path) -> tuple[HistoryTable | None, list[str]]:
     if table["items"].num_chunks != 1:
         return None, [f"{file} holds {table['items'].num_chunks} batches, it must hold one; {_AGAIN}"]
     offsets, columns = None, {}
-    for name in ("items", "timestamps", "positions", "split"):
+    for name in ("items", "timestamps", "positions", "split", "weights"):
         if name not in table.column_names:
             continue
         chunk: Any = table[name].chunk(0)
@@ -70,7 +71,7 @@ def read_histories(path: Path) -> tuple[HistoryTable | None, list[str]]:
 
 
 def history_problems(table: HistoryTable, manifest: dict[str, Any], num_items: int | None) -> Iterator[str]:
-    """Ids, items out of range, times that descend, a split out of order, an order that its column does not bear."""
+    """Ids, items out of range, weights, times that descend, a split out of order, an order that its column lacks."""
     yield from _ids(table.user_ids)
     items = table.columns["items"]
     if num_items is not None:
@@ -80,6 +81,7 @@ def history_problems(table: HistoryTable, manifest: dict[str, Any], num_items: i
                 f"{_FILE}: {int(outside.sum()):,} events of {_users(table, outside)} name an item outside of "
                 f"0 to {num_items - 1:,}, for example {int(items[outside][0])}; {_AGAIN}"
             )
+    yield from _weights(table, manifest["interactions"].get("weights"))
     order = manifest["interactions"].get("order")
     if order not in _TIMES:
         yield f"manifest.json: the order is {order!r}, it must be one of {', '.join(_TIMES)}; {_AGAIN}"
@@ -107,6 +109,23 @@ def _ids(user_ids: list[str | None]) -> Iterator[str]:
     names, counts = np.unique([user_id for user_id in user_ids if user_id], return_counts=True)
     if (counts > 1).any():
         yield f"{_FILE}: {named('user', names[counts > 1].tolist())} on more than one row; {_AGAIN}"
+
+
+def _weights(table: HistoryTable, stated: object) -> Iterator[str]:
+    weights = table.columns.get("weights")
+    if stated != weight_facts(weights):
+        yield f"manifest.json says weights: {stated}, the folder holds {weight_facts(weights)}; {_AGAIN}"
+    if weights is None:
+        return
+    if weights.dtype != np.float32:
+        yield f"{_FILE}: column 'weights' holds {weights.dtype}, it must be float32; {_AGAIN}"
+        return
+    wrong = ~(np.isfinite(weights) & (weights > 0))
+    if wrong.any():
+        yield (
+            f"{_FILE}: {int(wrong.sum()):,} events of {_users(table, wrong)} have a weight that is no finite number "
+            f"above 0, for example {weights[wrong][0]}; {_AGAIN}"
+        )
 
 
 def _split(table: HistoryTable, times: np.ndarray | None) -> Iterator[str]:

@@ -19,7 +19,7 @@ _STORED, _NOT_STORED = ("ok", "partial"), ("missing", "error")
 
 def item_problems(items: pl.DataFrame, manifest: dict[str, Any]) -> Iterator[str]:
     """Missing columns, ``item_idx`` out of order, ids that are empty or doubled, entries that contradict themselves."""
-    needed = ["item_idx", "item_id", *manifest["text_columns"]]
+    needed = ["item_idx", "item_id", "media_key", *manifest["text_columns"]]
     for modality in MEDIA_MODALITIES:
         needed += [f"{modality}.{name}" for name in (*_PLACE, *MEDIA_FIELDS[modality])]
     lacking = [name for name in needed if name not in items.columns]

@@ -25,8 +25,7 @@ _AGAIN = "ingest the data again"
 def media_problems(path: Path, manifest: dict[str, Any], items: pl.DataFrame) -> Iterator[str]:
     """Compare the places in ``items`` with the members of the tar shards, and each medium with its XXH3.
 
-    Several items may point to one member; its key must be that of one of them (``media_key`` where there is such a
-    column, else ``item_idx``).
+    Several items may point to one member; its key must be the ``media_key`` of one of them.
     """
     entries = _entries(items)
     shards = [shard for shard in entries["shard"].unique().sort().to_list() if (path / shard_name(shard)).is_file()]
@@ -52,13 +51,11 @@ def media_problems(path: Path, manifest: dict[str, Any], items: pl.DataFrame) ->
 
 def _entries(items: pl.DataFrame) -> pl.DataFrame:
     """One row for each medium of each item, with the name that its member would have by the item's own key."""
-    key = items["media_key"] if "media_key" in items.columns else items["item_idx"]
+    keys = items["media_key"].cast(pl.Int64).alias("key")
     parts = []
     for modality in MEDIA_MODALITIES:
-        own = f"{modality}.media_key"
-        keys = (items[own] if own in items.columns else key).alias("key")
         fields = [items[f"{modality}.{name}"].alias(name) for name in ("shard", "offset", "size", "xxh3", "ext")]
-        part = pl.DataFrame([items["item_id"], keys.cast(pl.Int64), *fields])
+        part = pl.DataFrame([items["item_id"], keys, *fields])
         parts.append(part.with_columns(pl.lit(modality).alias("modality")).filter(pl.col("shard").is_not_null()))
     entries = pl.concat(parts)
     names = [

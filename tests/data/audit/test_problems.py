@@ -106,7 +106,7 @@ def test_the_world_of_the_demo_has_no_problems(tmp_path):
 
 def test_a_folder_that_is_no_dataset_is_one_problem(tmp_path):
     assert "no dataset folder" in the_line(tmp_path / "nowhere")
-    (tmp_path / "manifest.json").write_text('{"schema": "mmrec.dataset", "schema_version": 1}')
+    (tmp_path / "manifest.json").write_text('{"schema": "mmrec.dataset", "schema_version": 2}')
     assert "lacks name, counts, files" in the_line(tmp_path)
 
 
