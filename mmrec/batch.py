@@ -69,6 +69,7 @@ class SequenceBatch:
         query_times: when the next item is asked for, seconds since 1970; None where it is not known. ("N",)
         masked: True for events whose item the user encoder may not see, because it is asked for; None: no event. ("N",)
         keys: 64 random bits of each event in this step, from which its dropout follows; None in inference. ("N",)
+        weights: how much each target counts in the losses, above 0; None: all alike. ("N",)
     """
 
     item_idx: Int[Tensor, " N"]
@@ -78,6 +79,7 @@ class SequenceBatch:
     query_times: Int[Tensor, " N"] | None = None
     masked: Bool[Tensor, " N"] | None = None
     keys: Int[Tensor, " N"] | None = None
+    weights: Float[Tensor, " N"] | None = None
 
     def __len__(self) -> int:
         return self.offsets.shape[0] - 1
@@ -101,6 +103,7 @@ class SequenceBatch:
             query_times=cut(self.query_times),
             masked=cut(self.masked),
             keys=cut(self.keys),
+            weights=cut(self.weights),
         )
 
     def to(self, device: torch.device | str) -> SequenceBatch:
@@ -115,6 +118,7 @@ class SequenceBatch:
             query_times=move(self.query_times),
             masked=move(self.masked),
             keys=move(self.keys),
+            weights=move(self.weights),
         )
 
 
@@ -134,6 +138,8 @@ class StepBatch:
         log_inclusion: log probability that each candidate is among the candidates. ("C",)
         num_items: items that could be candidates: all training items.
         num_targets: events with a target, in the global batch.
+        total_weight: sum of their weights; ``num_targets`` where all count alike.
+        last_weight: the same of each history's last target.
         rank_users: histories of each rank.
         padding: share of what attention computes for this rank's histories that is padding.
         collisions: share of this rank's pairs of event and candidate in which the candidate is no negative, because it
@@ -148,6 +154,8 @@ class StepBatch:
     log_inclusion: Float[Tensor, " C"]
     num_items: int
     num_targets: int
+    total_weight: float
+    last_weight: float
     rank_users: tuple[int, ...]
     padding: float = 0.0
     collisions: float = 0.0

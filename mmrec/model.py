@@ -198,7 +198,9 @@ class Recommender(nn.Module):
                 users, targets, target_idx, candidates, candidate_idx, scale, self.logit_bias["next_item"][0],
                 num_items=step.num_items, calibration=config.calibration, seen=seen,
             )  # fmt: skip
-        return losses.sum() * (world_size() / step.num_targets)
+        weights = step.sequences.weights
+        total = losses.sum() if weights is None else losses @ weights[known].to(losses.dtype)
+        return total * (world_size() / step.total_weight)
 
     def _candidates(self, step: StepBatch, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Catalogue indices, vectors and log inclusion of the softmax's candidates.
@@ -220,17 +222,17 @@ class Recommender(nn.Module):
         all_users = all_gather_rows(users, step.rank_users)
         all_item_idx = all_gather_rows(item_idx, step.rank_users)
         all_items = table[_rows(step, all_item_idx)]
-        num_users = sum(step.rank_users)
+        weights = torch.ones_like(users[:, 0]) if step.sequences.weights is None else step.sequences.weights[last]
         first = sum(step.rank_users[: rank()])
         positive = first + torch.arange(len(last), device=last.device)
         if self.config.contrastive.form == "sigmoid":
             bias = self.logit_bias["contrastive"][0]
             losses = sigmoid_contrastive(users, all_items, positive, item_idx, all_item_idx, scale, bias)
-            return losses.sum() * (world_size() / num_users)
+            return losses @ weights.to(losses.dtype) * (world_size() / step.last_weight)
         both = info_nce(users, all_items, positive, item_idx, all_item_idx, scale) + info_nce(
             items, all_users, positive, item_idx, all_item_idx, scale
         )
-        return both.sum() * (world_size() / (2 * num_users))
+        return both @ weights.to(both.dtype) * (world_size() / (2 * step.last_weight))
 
     def _modality_alignment(self, step: StepBatch, tokens: ItemTokens, scale: Tensor) -> Tensor:
         """Between the content modalities of each item of the step, over all ranks."""

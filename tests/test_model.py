@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from mmrec.training import preset
 from mmrec.training.trainer import Trainer
 
 
-def step_of(dataset, run, next_item=None, contrastive=None):
+def step_of(dataset, run, next_item=None, contrastive=None, weighted=False):
     """A model in float64 whose every parameter matters, and its first step."""
     config = preset("features", dataset)
     parts = {"next_item": next_item or NextItemConfig(), "contrastive": contrastive or ContrastiveConfig(weight=0.0)}
@@ -27,6 +28,9 @@ def step_of(dataset, run, next_item=None, contrastive=None):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    if weighted:
+        drawn = np.random.default_rng(0).uniform(0.1, 9, len(trainer.sampler.train.item_idx)).astype(np.float32)
+        trainer.sampler.train = dataclasses.replace(trainer.sampler.train, weights=drawn)
     step = next(iter(trainer.loader.epoch(0)))
     inputs = {
         name: {key: value.double() if value.is_floating_point() else value for key, value in group.items()}
@@ -65,7 +69,8 @@ def written_out(trainer, model, step, config: NextItemConfig) -> torch.Tensor:
             for c in kept:
                 loss = loss - F.logsigmoid(-score[c] - bias)
             losses.append(loss / (len(kept) + 1))
-    return torch.stack(losses).mean()
+    weights = torch.ones(len(losses)) if sequences.weights is None else sequences.weights
+    return (torch.stack(losses) * weights.double()).sum() / weights.double().sum()
 
 
 CASES = {
@@ -79,10 +84,11 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("weighted", [False, True], ids=["all alike", "weighted"])
 @pytest.mark.parametrize("name", CASES)
-def test_the_next_item_loss_and_its_gradients_follow_every_switch(tiny_dataset_path, tmp_path, name):
+def test_the_next_item_loss_and_its_gradients_follow_every_switch(tiny_dataset_path, tmp_path, name, weighted):
     config = CASES[name]
-    trainer, model, step = step_of(tiny_dataset_path, tmp_path / "run", config)
+    trainer, model, step = step_of(tiny_dataset_path, tmp_path / "run", config, weighted=weighted)
     found, expected = model(step)["next_item"], written_out(trainer, model, step, config)
     torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-6)  # log_inclusion is float32
     inputs = [p for p in model.parameters() if p.requires_grad]
@@ -97,7 +103,8 @@ def test_the_next_item_loss_and_its_gradients_follow_every_switch(tiny_dataset_p
 
 @pytest.mark.parametrize("form", ["info_nce", "sigmoid"])
 def test_the_contrastive_loss_goes_both_ways_between_last_vectors_and_targets(tiny_dataset_path, tmp_path, form):
-    _, model, step = step_of(tiny_dataset_path, tmp_path / "run", contrastive=ContrastiveConfig(weight=1.0, form=form))
+    contrastive = ContrastiveConfig(weight=1.0, form=form)
+    _, model, step = step_of(tiny_dataset_path, tmp_path / "run", contrastive=contrastive, weighted=True)
     table = dict(zip(step.step_items.tolist(), model.encode_items(step.items), strict=True))
     sequences = step.sequences
     after = model.encode_users(torch.stack([table[n] for n in sequences.item_idx.tolist()]), sequences)
@@ -105,15 +112,17 @@ def test_the_contrastive_loss_goes_both_ways_between_last_vectors_and_targets(ti
     targets = sequences.target_idx[last].tolist()
     scores = model.log_scale.exp()[0] * after[last] @ torch.stack([table[n] for n in targets]).T
     total = torch.zeros((), dtype=torch.float64)
+    weights = sequences.weights[last].double()
     for b, target in enumerate(targets):
         others = [c for c in range(len(targets)) if targets[c] != target]
         if form == "info_nce":
             for row in (scores[b], scores[:, b]):
-                total = total + (row[[b, *others]].logsumexp(0) - row[b]) / 2
+                total = total + weights[b] * (row[[b, *others]].logsumexp(0) - row[b]) / 2
         else:
             bias = model.logit_bias["contrastive"][0]
-            total = total - F.logsigmoid(scores[b, b] + bias) - F.logsigmoid(-scores[b, others] - bias).sum()
-    torch.testing.assert_close(model(step)["contrastive"], total / len(targets))
+            pairs = F.logsigmoid(scores[b, b] + bias) + F.logsigmoid(-scores[b, others] - bias).sum()
+            total = total - weights[b] * pairs
+    torch.testing.assert_close(model(step)["contrastive"], total / weights.sum())
 
 
 def test_what_was_seen_is_held_in_memory_that_grows_with_the_events(tiny_dataset_path):

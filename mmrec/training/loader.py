@@ -100,6 +100,8 @@ class StepLoader:
             ),
             num_items=len(self.sampler.train_items),
             num_targets=step.num_targets,
+            total_weight=step.total_weight,
+            last_weight=step.last_weight,
             rank_users=tuple(map(len, shares)),
             padding=padding_share(sequences.lengths),
             collisions=_collisions(sequences, step.candidate_idx),

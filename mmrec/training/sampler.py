@@ -32,6 +32,7 @@ class Step:
         users: row of each history in the training sequences. (B,)
         events: per history of the step, its events' catalogue indices, oldest first; event t + 1 is the target of t.
         timestamps: the same for times, or None.
+        weights: per history, how much each event counts as a target; None: all alike.
         masked: per history, True for the events that are asked for in place of the next ones; None: next items are.
         seed: of the run.
         candidate_idx: distinct softmax candidates, ascending: drawn items and all targets. (C,)
@@ -44,6 +45,7 @@ class Step:
     users: np.ndarray
     events: list[np.ndarray]
     timestamps: list[np.ndarray] | None
+    weights: list[np.ndarray] | None
     masked: list[np.ndarray] | None
     candidate_idx: np.ndarray
     item_idx: np.ndarray
@@ -53,6 +55,20 @@ class Step:
         if self.masked is not None:
             return sum(int(masked.sum()) for masked in self.masked)
         return sum(len(events) - 1 for events in self.events)
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the weights of all targets; their number where all count alike."""
+        if self.weights is None:
+            return float(self.num_targets)
+        if self.masked is not None:
+            return float(sum(w[m].sum(dtype=float) for w, m in zip(self.weights, self.masked, strict=True)))
+        return float(sum(weights[1:].sum(dtype=float) for weights in self.weights))
+
+    @property
+    def last_weight(self) -> float:
+        """The same of each history's last target."""
+        return float(len(self.events)) if self.weights is None else float(sum(w[-1] for w in self.weights))
 
     def shares(self, world_size: int) -> list[list[int]]:
         """Which histories each rank gets: the longest first, each to the rank that has least to do so far.
@@ -155,14 +171,9 @@ class StepSampler:
 
     def step(self, epoch: int, index: int, windows: np.ndarray) -> Step:
         """Everything about one step that is the same on all ranks."""
-        events, timestamps = [], []
-        for user, start, stop in windows:
-            items = self.train.item_idx[start:stop]
-            if self.train.order == "none":
-                items = self._shuffled_set(epoch, user)[start - self.train.offsets[user] :][: stop - start]
-            events.append(items)
-            if self.train.timestamps is not None:
-                timestamps.append(self.train.timestamps[start:stop])
+        rows = [self._rows(epoch, *window) for window in windows.tolist()]
+        events = [self.train.item_idx[row] for row in rows]
+        times, weights = self.train.timestamps, self.train.weights
         generator = random_generator(self.seed, Purpose.NEGATIVES, epoch, index)
         drawn = generator.choice(self.train_items, size=self.num_drawn, replace=False, shuffle=False)
         masked = None if self.mask_share is None else self._masks(epoch, index, events, self.mask_share)
@@ -177,14 +188,20 @@ class StepSampler:
             index=index,
             users=windows[:, 0],
             events=events,
-            timestamps=timestamps or None,
+            timestamps=None if times is None else [times[row] for row in rows],
+            weights=None if weights is None else [weights[row] for row in rows],
             masked=masked,
             candidate_idx=candidates,
             item_idx=np.union1d(candidates, np.concatenate(events)),  # targets are among the events
         )
 
-    def _shuffled_set(self, epoch: int, user: int) -> np.ndarray:
-        return random_generator(self.seed, Purpose.SET_ORDER, epoch, int(user)).permutation(self.train.items_of(user))
+    def _rows(self, epoch: int, user: int, start: int, stop: int) -> np.ndarray:
+        """Rows of a window's events; those of a set stand in the order of the epoch."""
+        if self.train.order != "none":
+            return np.arange(start, stop)
+        first, last = self.train.offsets[user : user + 2]
+        shuffled = random_generator(self.seed, Purpose.SET_ORDER, epoch, user).permutation(last - first)
+        return first + shuffled[start - first : stop - first]
 
     def _masks(self, epoch: int, index: int, events: list[np.ndarray], mask_share: float) -> list[np.ndarray]:
         generator = random_generator(self.seed, Purpose.MASKS, epoch, index)
@@ -220,6 +237,10 @@ def packed_windows(step: Step, mine: Sequence[int]) -> SequenceBatch:
     masked = None if step.masked is None else joined(step.masked, 0, 0).bool()
     targets = joined(step.events, 1, 0) if masked is None else items.masked_fill(~masked, -1)
     times = step.timestamps
+    weights = None
+    if step.weights is not None:
+        parts = [step.weights[n][left:] for n in mine]
+        weights = torch.from_numpy(np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32))
     lengths = np.array([len(step.events[n]) - left for n in mine], dtype=np.int64)
     places = ragged_range(np.zeros_like(lengths), lengths)
     keys = draw_keys(
@@ -233,4 +254,5 @@ def packed_windows(step: Step, mine: Sequence[int]) -> SequenceBatch:
         query_times=None if times is None or masked is not None else joined(times, 1, 0),
         masked=masked,
         keys=torch.from_numpy(keys.view(np.int64)),
+        weights=weights,
     )

@@ -12,7 +12,7 @@ from mmrec.data.sequences import Sequences, pack
 from mmrec.training.sampler import StepSampler, packed_windows
 
 
-def histories(*rows: list[int], order: str = "timestamp") -> Sequences:
+def histories(*rows: list[int], order: str = "timestamp", weights: list[float] | None = None) -> Sequences:
     return Sequences(
         user_ids=np.array([f"u{n}" for n in range(len(rows))]),
         offsets=pack(np.array([len(row) for row in rows])),
@@ -20,6 +20,7 @@ def histories(*rows: list[int], order: str = "timestamp") -> Sequences:
         timestamps=None,
         split=None,
         order=order,
+        weights=None if weights is None else np.array(weights, dtype=np.float32),
     )
 
 
@@ -165,6 +166,25 @@ def test_keys_of_events_are_distinct_and_belong_to_step_history_and_place(mask_s
     assert torch.equal(torch.cat([found[n] for n in range(len(step.events))]), whole.keys)
     later = samples.step(1, *samples.steps(1)[0])
     assert not set(packed_windows(later, range(len(later.events))).keys.tolist()) & set(whole.keys.tolist())
+
+
+@pytest.mark.parametrize("order", ["timestamp", "none"])
+@pytest.mark.parametrize("mask_share", [None, 0.5])
+def test_the_weight_of_a_target_is_that_of_its_event(order, mask_share):
+    train = histories([4, 7, 9, 1], [1, 2], order=order, weights=[40.0, 70.0, 90.0, 11.0, 12.0, 20.0])
+    of_first, of_second = {4: 40.0, 7: 70.0, 9: 90.0, 1: 11.0}, {1: 12.0, 2: 20.0}
+    samples = sampler(train, batch_size=4, max_length=9, mask_share=mask_share)
+    for epoch in range(3):
+        step = samples.step(epoch, *samples.steps(epoch)[0])
+        batch = packed_windows(step, range(2))
+        for n, user in enumerate(step.users):
+            part = batch.part(n, n + 1)
+            weight_of = of_second if user else of_first
+            known = part.target_idx >= 0
+            assert part.weights[known].tolist() == [weight_of[item] for item in part.target_idx[known].tolist()]
+        known = batch.target_idx >= 0
+        assert step.total_weight == pytest.approx(float(batch.weights[known].sum()))
+        assert step.last_weight == pytest.approx(float(batch.weights[batch.offsets[1:] - 1].sum()))
 
 
 def test_only_items_of_the_training_part_are_drawn_as_negatives():
