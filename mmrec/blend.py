@@ -30,7 +30,7 @@ from mmrec.errors import ConfigError
 from mmrec.metrics.ranking import ranking_metrics
 from mmrec.retrieval import block_rows, rank_targets_from_scores
 
-__all__ = ["Blend", "BlendSettings", "fit_blend"]
+__all__ = ["Blend", "BlendSettings", "fit_blend", "refit_blend"]
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -120,7 +120,7 @@ def fit_blend(split: Split, users: Float[Tensor, "Q D"], items: Float[Tensor, "V
     if not len(split.valid):
         raise ConfigError("a blend is chosen on validation events, of which this split has none")
     rows = validation_sample(len(split.valid), seed)
-    valid, inner = split.valid.take(rows), (users[rows].float() @ items.float().T).cpu().numpy()
+    valid, vectors = split.valid.take(rows), (users[rows].float().cpu(), items.float().cpu())
     ordered = split.train.order != "none"
     name = "sequential_rules" if ordered else "item_knn"
     grid: dict[str, tuple[float, ...]] = {"window": (0,), **GRIDS[name]} | ({} if ordered else {"decay": (1.0,)})
@@ -128,12 +128,18 @@ def fit_blend(split: Split, users: Float[Tensor, "Q D"], items: Float[Tensor, "V
     for values in itertools.product(*grid.values()):
         chosen: dict[str, Any] = dict(zip(grid, values, strict=True))
         baseline = _fit(split, len(items), chosen, ordered)
-        for weight, found in zip(WEIGHTS, _validate(baseline, inner, valid), strict=True):
+        for weight, found in zip(WEIGHTS, _validate(baseline, vectors, valid), strict=True):
             if best is None or found > best.settings.validation:
                 settings = BlendSettings(baseline=name, weight=weight, validation=found, **chosen)
                 best = Blend(settings, baseline)
     assert best is not None
     return best
+
+
+def refit_blend(settings: BlendSettings, split: Split, num_items: int) -> Blend:
+    """The same settings with counts of other training events."""
+    chosen = {"window": settings.window, "shrink": settings.shrink, "decay": settings.decay}
+    return Blend(settings, _fit(split, num_items, chosen, settings.baseline == "sequential_rules"))
 
 
 def _fit(split: Split, num_items: int, settings: dict[str, Any], ordered: bool) -> SequentialRules | ItemKNN:
@@ -142,15 +148,17 @@ def _fit(split: Split, num_items: int, settings: dict[str, Any], ordered: bool) 
     return ItemKNN.fit(split.train, num_items, shrink=settings["shrink"], decay=settings["decay"])
 
 
-def _validate(baseline: SequentialRules | ItemKNN, inner: np.ndarray, valid: Queries) -> list[float]:
-    """NDCG@10 for each weight."""
-    num_items, ranks = inner.shape[1], [[] for _ in WEIGHTS]
+def _validate(baseline: SequentialRules | ItemKNN, vectors: tuple[Tensor, Tensor], valid: Queries) -> list[float]:
+    """NDCG@10 for each weight; vectors of the queries and of the catalogue, of which a block of scores is held."""
+    users, items = vectors
+    num_items, ranks = len(items), [[] for _ in WEIGHTS]
     rows = block_rows(num_items)
     for start in range(0, len(valid), rows):
         part = valid.take(np.arange(start, min(start + rows, len(valid))))
         counted = baseline.score(part.history)
+        inner = (users[start : start + len(part)] @ items.T).numpy()
         for weight, found in zip(WEIGHTS, ranks, strict=True):
-            scores = inner[start : start + len(part)] + np.float32(weight) * counted
+            scores = inner + np.float32(weight) * counted
             found.append(rank_targets_from_scores(scores.__getitem__, part, num_items=num_items))
     return [
         float(ranking_metrics(np.concatenate(found), valid.target_offsets, (10,))["ndcg@10"].mean()) for found in ranks

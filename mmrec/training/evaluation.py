@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from mmrec.blend import Blend, fit_blend
+from mmrec.blend import Blend, fit_blend, refit_blend
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Split, make_split
 from mmrec.errors import DataError
@@ -37,6 +37,7 @@ class Vectors:
         cost: seconds, device, peak memory.
         query_time: whether the model was told when each item was taken.
         user_encoder: made ``users`` from ``items``.
+        refit_of: of a refit, the run whose steps were chosen on validation.
     """
 
     dataset: Dataset
@@ -47,12 +48,19 @@ class Vectors:
     cost: dict[str, Any]
     query_time: Literal["unknown", "known"]
     user_encoder: UserEncoder
+    refit_of: Path | None
 
     def blend(self) -> Blend:
         """The model's scores with those of a counting baseline, chosen on the validation queries.
 
-        Raises: ConfigError if the split has no validation part.
+        Of a refit, which has learnt the validation events by heart, the settings are those of the plain run, and the
+        counts those of its own training events.
+
+        Raises: ConfigError if the split has no validation part; CheckpointError if the plain run of a refit is gone.
         """
+        if self.refit_of is not None:
+            plain = vectors_of_checkpoint(self.refit_of, self.dataset.path, "valid").blend()
+            return refit_blend(plain.settings, self.split, len(self.items))
         valid = self.split.valid
         users = encode_histories(self.user_encoder, self.items, valid.history, query_times=valid.times)
         return fit_blend(self.split, users, self.items)
@@ -141,4 +149,5 @@ def _with_users(
         cost=cost,
         query_time=query_time,
         user_encoder=user_encoder,
+        refit_of=Path(config["refit_of"]) if config["refit_of"] else None,
     )

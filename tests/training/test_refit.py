@@ -13,6 +13,7 @@ from mmrec.baselines.sequential_rules import SequentialRules
 from mmrec.cli import main
 from mmrec.data.splits import make_split
 from mmrec.errors import ConfigError
+from mmrec.training.evaluation import vectors_of_checkpoint
 from mmrec.training.presets import preset
 from mmrec.training.refit import refit_config
 from mmrec.training.trainer import Trainer
@@ -62,6 +63,23 @@ def test_a_refit_runs_for_the_steps_of_the_best_checkpoint_and_its_results_are_m
     assert refit["protocol"]["split"]["trained_on"] == "train and validation"
     assert plain["protocol"]["hash"] != refit["protocol"]["hash"]
     assert main(["refit", str(again), "--out", str(tmp_path / "twice")]) == 2
+
+
+def test_a_refit_blends_with_the_settings_that_the_plain_run_chose_and_counts_of_its_own(tiny_dataset_path, tmp_path):
+    """It has learnt the validation events by heart: chosen on them, its own scores would outweigh the counts."""
+    data, run, again = ["--data", str(tiny_dataset_path)], tmp_path / "run", tmp_path / "again"
+    assert main(["train", "id", *data, "--out", str(run), "--max-epochs", "2", "--trackers"]) == 0
+    assert main(["refit", str(run), "--out", str(again)]) == 0
+    plain = vectors_of_checkpoint(run, tiny_dataset_path, "valid").blend()
+    refit = vectors_of_checkpoint(again, tiny_dataset_path, "test")
+    found = refit.blend()
+    assert found.settings == plain.settings
+    chosen = {"window": found.settings.window, "shrink": found.settings.shrink, "decay": found.settings.decay}
+    expected = SequentialRules.fit(refit.split.train, 24, **chosen)
+    assert (found.baseline.rules != expected.rules).nnz == 0
+    assert (found.baseline.rules != plain.baseline.rules).nnz > 0
+    assert main(["evaluate", str(again), *data, "--out", str(tmp_path / "blend"), "--blend", "--no-baselines"]) == 0
+    assert "blend" in json.loads((tmp_path / "blend" / "metrics.json").read_text())["model"]
 
 
 def test_only_a_finished_run_can_be_refit(tiny_dataset_path, tmp_path, capsys):
