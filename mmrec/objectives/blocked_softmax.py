@@ -28,6 +28,8 @@ def blocked_logsumexp(
     scale: Float[Tensor, ""] | float,
     log_inclusion: Float[Tensor, " C"],
     excluded: Excluded,
+    *,
+    kernels: bool | None = None,
 ) -> Float[Tensor, " N"]:
     """``logsumexp_j(scale * users @ candidates.T - log_inclusion)`` over the candidates that a row does not exclude.
 
@@ -35,11 +37,17 @@ def blocked_logsumexp(
     N x C, and a block stays in the cache. -inf where a row excludes everything. Differentiable once, in users,
     candidates and scale; computed in float32 at least, whatever autocast says.
 
+    Args:
+        kernels: by the Triton kernels; None: on CUDA, where a trial found them right and faster.
+
     Source: running maximum and sum of Milakov and Gimelshein 2018; recomputation as in Chen et al. 2016.
     """
     dtype = torch.promote_types(users.dtype, torch.float32)
     scale = torch.as_tensor(scale, dtype=dtype, device=users.device)
-    result = _BlockedLogSumExp.apply(users.to(dtype), candidates.to(dtype), scale, log_inclusion.to(dtype), excluded)
+    if kernels is None:
+        kernels = users.is_cuda and dtype == torch.float32 and _kernels_are_better(users.device, users.shape[1])
+    function = _KernelLogSumExp if kernels else _BlockedLogSumExp
+    result = function.apply(users.to(dtype), candidates.to(dtype), scale, log_inclusion.to(dtype), excluded)
     assert isinstance(result, Tensor)
     return result
 
@@ -81,6 +89,38 @@ class _BlockedLogSumExp(torch.autograd.Function):
             of_users *= gradients[0][:, None]
             of_scale = (of_users * users).sum()
         return of_users.mul_(scale), of_candidates.mul_(scale), of_scale, None, None
+
+
+class _KernelLogSumExp(torch.autograd.Function):
+    """The same by Triton kernels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, users: Tensor, candidates: Tensor, scale: Tensor, log_inclusion: Tensor, excluded: Excluded
+    ) -> Tensor:
+        from mmrec.objectives.triton_softmax import logsumexp_forward
+
+        result = logsumexp_forward(scale * users, candidates.contiguous(), log_inclusion, excluded)
+        ctx.save_for_backward(users, candidates, scale, log_inclusion, result)
+        ctx.excluded = excluded
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        from mmrec.objectives.triton_softmax import logsumexp_backward
+
+        users, candidates, scale, log_inclusion, result = ctx.saved_tensors
+        of_left, of_candidates = logsumexp_backward(
+            scale * users, candidates.contiguous(), log_inclusion, ctx.excluded, result, gradients[0].contiguous()
+        )
+        return scale * of_left, of_candidates, (of_left * users).sum(), None, None
+
+
+def _kernels_are_better(device: torch.device, dim: int) -> bool:
+    from mmrec.objectives.triton_softmax import triton_is_better
+
+    return triton_is_better(device, dim)
 
 
 def blocked_softplus_sum(
