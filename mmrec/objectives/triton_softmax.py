@@ -178,8 +178,8 @@ def _forward(left, candidates, log_inclusion, run_column, run_start, run_stop, r
 
 
 @triton.jit
-def _backward_left(left, candidates, log_inclusion, shift, gradient, run_column, run_start, run_stop, run_first, of_left,
-                   num_rows, num_candidates, dim,
+def _backward_left(left, candidates, log_inclusion, shift, gradient, run_column, run_start, run_stop, run_first,
+                   of_left, num_rows, num_candidates, dim,
                    FULL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
     tile = tl.program_id(0)
     rows, place = (tile * ROWS + tl.arange(0, ROWS)).to(tl.int64), tl.arange(0, FULL)
@@ -209,7 +209,8 @@ def _backward_left(left, candidates, log_inclusion, shift, gradient, run_column,
 @triton.jit
 def _backward_candidates(left, candidates, log_inclusion, shift, gradient, run_column, run_start, run_stop, run_first,
                          of_candidates, num_rows, num_candidates, dim,
-                         FULL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
+                         FULL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+                         WIDTH: tl.constexpr):  # fmt: skip
     tile = tl.program_id(0)
     columns, place = (tile * COLUMNS + tl.arange(0, COLUMNS)).to(tl.int64), tl.arange(0, FULL)
     found = tl.zeros((COLUMNS, FULL), tl.float32)
@@ -251,7 +252,7 @@ def triton_is_better(device: torch.device, dim: int) -> bool:
         for kernels in (True, False):
             leaves = [value.clone().requires_grad_(True) for value in (users, candidates)]
             with torch.inference_mode(False), torch.enable_grad():
-                for repeat in range(3):  # the first one compiles
+                for _ in range(3):  # the first one compiles
                     torch.cuda.synchronize(device)
                     began = time.perf_counter()
                     result = blocked_logsumexp(leaves[0], leaves[1], 10.0, log_q, excluded, kernels=kernels)

@@ -25,8 +25,8 @@ own = torch.randint(-1, C, (N,), generator=generator)
 starts = torch.randint(N, (40,), generator=generator).sort().values
 stops = (starts + 23).clamp(max=N)
 columns = torch.randint(C, (40,), generator=generator)
-everything = torch.arange(C)  # row 7 excludes all candidates
-starts, stops, columns = torch.cat([starts, torch.full((C,), 7)]), torch.cat([stops, torch.full((C,), 8)]), torch.cat([columns, everything])
+starts = torch.cat([starts, torch.full((C,), 7)])  # row 7 excludes all candidates
+stops, columns = torch.cat([stops, torch.full((C,), 8)]), torch.cat([columns, torch.arange(C)])
 order = torch.argsort(starts, stable=True)
 starts, stops, columns = starts[order], stops[order], columns[order]
 excluded = Excluded(own=own, columns=columns, starts=starts, stops=stops)
