@@ -85,42 +85,25 @@ def run_mmrec(
     config = dataclasses.replace(
         defaults, model=model, out=folder / "run", max_validation_queries=VALIDATION_USERS, max_epochs=max_epochs
     )
-    started = time.perf_counter()
-    trainer = Timed(config, Trainer)
-    trainer.fit(started, target)
-    _write_for_rectools(trainer.trainer, folder)
-    return {"curve": trainer.curve, "num_histories": int((trainer.trainer.split.train.lengths >= 2).sum())}
+    curve: list[tuple[float, float, float]] = []  # seconds so far and of the epoch, validation not counted; NDCG@10
+    state = {"seconds": -time.perf_counter(), "validated": 0.0}
 
+    def note(epoch: int, metrics: dict[str, float]) -> bool:
+        validated = trainer.state.cost["validation_s"]
+        seconds = state["seconds"] + time.perf_counter() - validated
+        curve.append((seconds, seconds - (curve[-1][0] if curve else 0.0), metrics["ndcg@10"]))
+        return metrics["ndcg@10"] >= target
 
-class Timed:
-    """A trainer that notes (seconds of training so far, seconds of the epoch, validation NDCG@10) after each epoch."""
-
-    def __init__(self, config: Any, trainer: Any) -> None:
-        self.trainer = trainer(config)
-        self.curve: list[tuple[float, float, float]] = []
-
-    def fit(self, started: float, target: float) -> None:
-        trainer = self.trainer
-        validate, ended = trainer._validate, trainer._ended
-        state = {"excluded": 0.0, "epoch": started}
-
-        def timed_validation(clock: Any) -> None:
-            now = time.perf_counter()
-            seconds = now - state["epoch"]
-            validate(clock)
-            state["excluded"] += time.perf_counter() - now
-            state["epoch"] = time.perf_counter()
-            self.curve.append((now - started - state["excluded"], seconds, trainer.validation["ndcg@10"]))
-
-        trainer._validate = timed_validation
-        trainer._ended = lambda: bool(self.curve and self.curve[-1][2] >= target) or ended()
-        trainer.fit()
+    trainer = Trainer(config, note)
+    trainer.fit()
+    _write_for_rectools(trainer, folder)
+    return {"curve": curve, "num_histories": int((trainer.split.train.lengths >= 2).sum())}
 
 
 def _write_for_rectools(trainer: Any, folder: Path) -> None:
     import polars as pl
 
-    train, valid = trainer.split.train, trainer.validation_queries
+    train, valid = trainer.split.train, trainer.validation.queries
     users = np.repeat(np.arange(len(train)), train.lengths)
     order = np.arange(len(users))  # RecTools sorts by time; one second between any two events keeps the order
     events = pl.DataFrame({"user_id": users, "item_id": train.item_idx, "weight": 1.0, "datetime": order})

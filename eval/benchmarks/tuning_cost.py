@@ -38,7 +38,7 @@ from rich.table import Table
 
 from mmrec.modality_encoders.foundation import FOUNDATION_ENCODERS
 from mmrec.training import TrainConfig, preset
-from mmrec.training.telemetry import StepClock, progress_bar
+from mmrec.training.telemetry import MetricsLog, StepClock, progress_bar
 from mmrec.training.trainer import Trainer
 
 CASES = {
@@ -109,7 +109,7 @@ def _seconds_a_step(config: TrainConfig, steps: int) -> tuple[float, float, int,
     trainer.towers.renew_outputs()
     renewal = time.perf_counter() - started
     progress, trainer.bar = progress_bar(False)
-    trainer._pending = []
+    trainer.log = MetricsLog(None, 0, trainer.accelerator)
     clock, found, items = StepClock(), [], 0
     with progress:
         trainer.bar.start("steps", steps + 2, 0)

@@ -90,6 +90,7 @@ class Trainer:
         self.writer = CheckpointWriter(self.run, config.keep_checkpoints, parts.mirror)
         self._flops_per_event: float | None = None
         self._parts: Future | None = None
+        self._profile = None
         self._stop_requested = False
         self._make_loader()
 
