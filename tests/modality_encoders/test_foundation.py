@@ -369,6 +369,22 @@ def test_lower_blocks_learn_slower(folders, tiny_dataset):
     assert {share for name, share in rates.items() if "embeddings." in name} == {0.25}
 
 
+def test_what_learns_are_the_parameters_that_the_network_has_now(folders, tiny_dataset):
+    """Sharding puts other parameters in the place of those that were built; their gradients are what counts."""
+    _, _, module, inputs = make("text", "transformers:bert", folders, tiny_dataset, tune="top:1")
+    built = list(module.tower_parameters())
+    for name, parameter in list(module.tower.named_parameters()):
+        owner, _, last = name.rpartition(".")
+        setattr(
+            module.tower.get_submodule(owner), last, torch.nn.Parameter(parameter.detach(), parameter.requires_grad)
+        )
+    now = list(module.tower_parameters())
+    assert [share for _, share in now] == [share for _, share in built]
+    assert not {id(parameter) for parameter, _ in now} & {id(parameter) for parameter, _ in built}
+    module.features(inputs)[0].square().sum().backward()
+    assert all(parameter.grad is not None for parameter, _ in now)
+
+
 def test_checkpointed_blocks_have_the_same_gradients(folders, tiny_dataset):
     gradients = []
     for activation_checkpointing in (False, True):
