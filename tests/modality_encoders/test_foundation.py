@@ -396,6 +396,30 @@ def test_checkpointed_blocks_have_the_same_gradients(folders, tiny_dataset):
         torch.testing.assert_close(recomputed, plain, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("stance", ["force_eager", pytest.param("default", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_compiled_blocks_give_what_they_gave_from_media_and_from_kept_hidden_states(
+    folders, tiny_dataset, checkpointed, stance
+):
+    """The stance "force_eager" runs the same calls without the compiler, which takes half a minute."""
+    settings = {"tune": "top:1", "activation_checkpointing": checkpointed}
+    _, _, module, inputs = make("image", "timm:timm_vit", folders, tiny_dataset, **settings)
+
+    def everything() -> tuple[torch.Tensor, ...]:
+        hidden = torch.stack(module.keep(inputs))
+        kept = {"hidden": hidden, "hidden_mask": torch.ones(hidden.shape[:2], dtype=torch.bool)}
+        media, above = module.features(inputs)[0], module.features(kept)[0]
+        module.zero_grad()
+        (media + above).square().mean().backward()
+        return hidden, media, above, *(parameter.grad for parameter, _ in module.tower_parameters())
+
+    expected = everything()
+    module.compile_network()
+    with torch.compiler.set_stance(stance):
+        for _ in range(2):  # the second time with what the first has compiled
+            torch.testing.assert_close(everything(), expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet", "transformers:bert", "torchvision:nothing"])
 def test_a_name_alone_with_random_weights(name, tiny_dataset):
     """A network whose normalisation counts over the batch is welcome here: its statistics stay what they are."""

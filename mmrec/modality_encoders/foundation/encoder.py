@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 from mmrec.distributed import world_size
 from mmrec.modality_encoders.base import Tokens
-from mmrec.modality_encoders.foundation.blocks import checkpoint_blocks, find_blocks, run_above, run_below
+from mmrec.modality_encoders.foundation.blocks import (
+    checkpoint_blocks,
+    compile_blocks,
+    find_blocks,
+    run_above,
+    run_below,
+)
 from mmrec.modality_encoders.foundation.homes import build_network, load_network
 from mmrec.modality_encoders.foundation.preprocessing import FoundationPreprocessing
 from mmrec.modality_encoders.foundation.tuning import Tuning, add_adapters, learning_parameters
@@ -79,6 +85,10 @@ class FoundationEncoder(TowerEncoder):
 
     def tower_parameters(self) -> Iterator[tuple[nn.Parameter, float]]:
         return ((self.tower.get_parameter(name), share) for name, share in self._learning.items())
+
+    def compile_network(self) -> None:
+        """Compile the network's blocks, in place."""
+        compile_blocks(self._blocks)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
