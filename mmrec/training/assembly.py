@@ -81,7 +81,7 @@ class Assembly:
         model = self.recommender = config.model.build(preprocessings).to(self.device)
         self.catalog = CatalogInputs(self.dataset, model.inputs)
         if rank() == 0:
-            for name, every, learning, how in parameter_counts(model):
+            for name, every, learning, how in parameter_counts(model, config):
                 note = f"  ({how})" if how else ""
                 logger.info("%s", f"{name:16s}{every:>13,} parameters, {learning:>13,} learn{note}")
         if self.resumed is not None:

@@ -13,7 +13,8 @@ __all__ = ["compile_networks"]
 
 
 def compile_networks(model: Recommender) -> None:
-    """Compile the towers of raw media, the fusion and the blocks of the user encoder, in place.
+    """Compile the towers of raw media (of foundation encoders the blocks), the fusion and the blocks of the user
+    encoder, in place.
 
     Numbers of items and of events change from step to step and are compiled as symbols; sizes of pictures, clips and
     vectors are fixed. Histories are mixed outside of the compiled parts.
@@ -21,8 +22,7 @@ def compile_networks(model: Recommender) -> None:
     networks: list[nn.Module] = [model.item_encoder.fusion]
     for encoder in model.item_encoder.encoders.values():
         if isinstance(encoder, FoundationEncoder):
-            assert isinstance(encoder.network, nn.Module)
-            networks.append(encoder.network)
+            encoder.compile_network()
         elif isinstance(encoder, TowerEncoder):
             networks.append(encoder)
     if isinstance(model.user_encoder, BlockEncoder):

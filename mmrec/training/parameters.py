@@ -10,6 +10,7 @@ from torch import nn
 from mmrec.modality_encoders.foundation import FoundationEncoder
 from mmrec.modality_encoders.tower import TowerEncoder
 from mmrec.model import Recommender
+from mmrec.training.config import TrainConfig
 
 __all__ = ["parameter_counts", "parameter_groups"]
 
@@ -47,14 +48,25 @@ def parameter_groups(
     ]
 
 
-def parameter_counts(model: Recommender) -> list[tuple[str, int, int, str]]:
-    """By part of the model: its parameters, how many of them ever learn, and a word on how."""
-    parts: dict[str, nn.Module] = {f"{name} encoder": part for name, part in model.item_encoder.encoders.items()}
-    parts |= {"fusion": model.item_encoder.fusion, "user encoder": model.user_encoder}
+def parameter_counts(model: Recommender, config: TrainConfig) -> list[tuple[str, int, int, str]]:
+    """By part of the model, and of all of it: parameters, how many of them ever learn, and a word on how."""
+    towers = {name: part for name, part in model.item_encoder.encoders.items() if isinstance(part, TowerEncoder)}
+    resting = set()
+    if not config.tower_epochs:
+        resting = {id(parameter) for tower in towers.values() for parameter, _ in tower.tower_parameters()}
+
+    def counted(part: nn.Module) -> tuple[int, int]:
+        every = list(part.parameters())
+        learning = (parameter for parameter in every if parameter.requires_grad and id(parameter) not in resting)
+        return sum(parameter.numel() for parameter in every), sum(parameter.numel() for parameter in learning)
+
     found = []
-    for name, part in parts.items():
-        every = sum(parameter.numel() for parameter in part.parameters())
-        learning = sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
+    for name, part in model.item_encoder.encoders.items():
         how = f"{part.config.encoder}, {part.config.tune}" if isinstance(part, FoundationEncoder) else ""
-        found.append((name, every, learning, how))
-    return found
+        if resting and name in towers:
+            how += ", at rest" if how else "at rest"
+        found.append((f"{name} encoder", *counted(part), how))
+    found += [("fusion", *counted(model.item_encoder.fusion), ""), ("user encoder", *counted(model.user_encoder), "")]
+    every, learning = counted(model)
+    rest = [total - sum(line[place] for line in found) for place, total in ((1, every), (2, learning))]
+    return [*found, ("objectives", rest[0], rest[1], ""), ("all", every, learning, "")]

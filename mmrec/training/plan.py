@@ -44,9 +44,10 @@ def print_plan(config: TrainConfig) -> None:
     preprocessings = fit_preprocessings(config.model.item_encoder, dataset, split.train_items)
     model = config.model.build(preprocessings)
     sampler = sampler_of(config, split)
+    parameters = _parameters(model, config)  # before small steps are taken, in which towers may not learn
     memory = [*lasting_bytes(config, model, dataset), activation_bytes(config, model, dataset, split)]
     console = Console()
-    console.print(Group(_settings(config), _parameters(model), _steps(sampler, config, split), _memory(memory)))
+    console.print(Group(_settings(config), parameters, _steps(sampler, config, split), _memory(memory)))
 
 
 def activation_bytes(config: TrainConfig, model: Recommender, dataset: Dataset, split: Split) -> Memory:
@@ -106,14 +107,12 @@ def _flat(values: Any, name: str = "") -> Iterator[tuple[str, str]]:
         yield name, str(values)
 
 
-def _parameters(model: Recommender) -> RenderableType:
+def _parameters(model: Recommender, config: TrainConfig) -> RenderableType:
     table = Table("part", "parameters", "learn", "how", title="parameters", title_justify="left")
     for column in table.columns[1:3]:
         column.justify = "right"
-    counts = parameter_counts(model)
-    for name, every, learning, how in counts:
-        table.add_row(name, f"{every:,}", f"{learning:,}", how)
-    table.add_row("all", f"{sum(c[1] for c in counts):,}", f"{sum(c[2] for c in counts):,}", "", style="bold")
+    for name, every, learning, how in parameter_counts(model, config):
+        table.add_row(name, f"{every:,}", f"{learning:,}", how, style="bold" if name == "all" else None)
     return table
 
 

@@ -369,6 +369,22 @@ def test_lower_blocks_learn_slower(folders, tiny_dataset):
     assert {share for name, share in rates.items() if "embeddings." in name} == {0.25}
 
 
+def test_what_learns_are_the_parameters_that_the_network_has_now(folders, tiny_dataset):
+    """Sharding puts other parameters in the place of those that were built; their gradients are what counts."""
+    _, _, module, inputs = make("text", "transformers:bert", folders, tiny_dataset, tune="top:1")
+    built = list(module.tower_parameters())
+    for name, parameter in list(module.tower.named_parameters()):
+        owner, _, last = name.rpartition(".")
+        setattr(
+            module.tower.get_submodule(owner), last, torch.nn.Parameter(parameter.detach(), parameter.requires_grad)
+        )
+    now = list(module.tower_parameters())
+    assert [share for _, share in now] == [share for _, share in built]
+    assert not {id(parameter) for parameter, _ in now} & {id(parameter) for parameter, _ in built}
+    module.features(inputs)[0].square().sum().backward()
+    assert all(parameter.grad is not None for parameter, _ in now)
+
+
 def test_checkpointed_blocks_have_the_same_gradients(folders, tiny_dataset):
     gradients = []
     for activation_checkpointing in (False, True):
@@ -378,6 +394,30 @@ def test_checkpointed_blocks_have_the_same_gradients(folders, tiny_dataset):
         gradients.append([parameter.grad for parameter, _ in module.tower_parameters()])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stance", ["force_eager", pytest.param("default", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_compiled_blocks_give_what_they_gave_from_media_and_from_kept_hidden_states(
+    folders, tiny_dataset, checkpointed, stance
+):
+    """The stance "force_eager" runs the same calls without the compiler, which takes half a minute."""
+    settings = {"tune": "top:1", "activation_checkpointing": checkpointed}
+    _, _, module, inputs = make("image", "timm:timm_vit", folders, tiny_dataset, **settings)
+
+    def everything() -> tuple[torch.Tensor, ...]:
+        hidden = torch.stack(module.keep(inputs))
+        kept = {"hidden": hidden, "hidden_mask": torch.ones(hidden.shape[:2], dtype=torch.bool)}
+        media, above = module.features(inputs)[0], module.features(kept)[0]
+        module.zero_grad()
+        (media + above).square().mean().backward()
+        return hidden, media, above, *(parameter.grad for parameter, _ in module.tower_parameters())
+
+    expected = everything()
+    module.compile_network()
+    with torch.compiler.set_stance(stance):
+        for _ in range(2):  # the second time with what the first has compiled
+            torch.testing.assert_close(everything(), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet", "transformers:bert", "torchvision:nothing"])

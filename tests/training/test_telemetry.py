@@ -144,6 +144,36 @@ def test_a_dry_run_tells_settings_parameters_steps_and_memory_and_begins_nothing
     assert [line.split()[3] for line in said.splitlines() if " batch_size " in line] == ["7"]
 
 
+def counts_of_a_dry_run(dataset: Path, run: Path, capsys, *settings: str) -> dict[str, tuple[int, int]]:
+    """By part, parameters and how many learn."""
+    arguments = ["train", "hybrid", "--data", str(dataset), "--out", str(run), "--dry-run", *settings]
+    assert main(arguments) == 0
+    rows = (line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│"))
+    cells = [[cell.strip().replace(",", "") for cell in row] for row in rows]
+    return {row[0]: (int(row[1]), int(row[2])) for row in cells if len(row) >= 3 and row[2].isdecimal()}
+
+
+def test_a_dry_run_counts_every_parameter_once_and_those_that_ever_learn(tiny_dataset_path, tmp_path, capsys):
+    run = tmp_path / "run"
+    names = ["image encoder", "text encoder", "fusion", "user encoder", "objectives"]
+    counts = counts_of_a_dry_run(tiny_dataset_path, run, capsys)
+    model = Trainer(dataclasses.replace(preset("hybrid", tiny_dataset_path), out=run)).recommender
+    assert set(names) < set(counts)
+    for place in (0, 1):
+        assert sum(count[place] for name, count in counts.items() if name != "all") == counts["all"][place]
+    assert counts["all"] == (sum(p.numel() for p in model.parameters()),) * 2
+    few = counts_of_a_dry_run(tiny_dataset_path, tmp_path / "few", capsys, "--tower-items", "4")
+    assert few == counts, "a sample of items is learnt from, by all parameters"
+    rest = counts_of_a_dry_run(tiny_dataset_path, tmp_path / "rest", capsys, "--tower-epochs", "0")
+    image = model.item_encoder.encoders["image"]
+    assert rest["image encoder"] == (counts["image encoder"][0], sum(p.numel() for p in image.head.parameters()))
+    one = "timm:test_vit@random"
+    top = counts_of_a_dry_run(
+        tiny_dataset_path, tmp_path / "top", capsys, "--image-encoder", one, "--image-tune", "top:1"
+    )
+    assert 0 < top["image encoder"][1] < top["image encoder"][0]
+
+
 def test_a_run_that_cannot_fit_is_refused_before_its_first_step(tiny_dataset_path, tmp_path, monkeypatch):
     from mmrec.training import memory
 

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["checkpoint_blocks", "find_blocks", "modules_behind", "run_above", "run_below", "stack_is_split_at"]
+__all__ = [
+    "checkpoint_blocks",
+    "compile_blocks",
+    "find_blocks",
+    "modules_behind",
+    "run_above",
+    "run_below",
+    "stack_is_split_at",
+]
 
 R = TypeVar("R")
 
@@ -105,13 +113,16 @@ def run_above(blocks: list[nn.Module], first: int, hidden: Tensor, forward: Call
 @contextmanager
 def _skipped(blocks: list[nn.Module]) -> Iterator[None]:
     """Blocks return what they are given, and cost nothing."""
+    own = [block.__dict__.get("forward") for block in blocks]  # of compiled blocks; others have their class's
     for block in blocks:
         block.forward = lambda *args, **kwargs: args[0] if args else next(iter(kwargs.values()))
     try:
         yield
     finally:
-        for block in blocks:
-            del block.forward  # the class's own shows again
+        for block, forward in zip(blocks, own, strict=True):
+            del block.forward  # the class's shows again
+            if forward is not None:
+                block.forward = forward
 
 
 @torch.no_grad()
@@ -136,6 +147,12 @@ def checkpoint_blocks(blocks: list[nn.Module]) -> None:
     """Let blocks keep nothing for the backward pass but their inputs, and compute the rest again there."""
     for block in blocks:
         block.forward = _checkpointed(block.forward)
+
+
+def compile_blocks(blocks: list[nn.Module]) -> None:
+    """Compile what blocks compute, one by one: hooks stay outside, by which only a part of the network is run."""
+    for block in blocks:
+        block.forward = torch.compile(block.forward, dynamic=True)
 
 
 def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 from mmrec.distributed import world_size
 from mmrec.modality_encoders.base import Tokens
-from mmrec.modality_encoders.foundation.blocks import checkpoint_blocks, find_blocks, run_above, run_below
+from mmrec.modality_encoders.foundation.blocks import (
+    checkpoint_blocks,
+    compile_blocks,
+    find_blocks,
+    run_above,
+    run_below,
+)
 from mmrec.modality_encoders.foundation.homes import build_network, load_network
 from mmrec.modality_encoders.foundation.preprocessing import FoundationPreprocessing
 from mmrec.modality_encoders.foundation.tuning import Tuning, add_adapters, learning_parameters
@@ -60,7 +66,7 @@ class FoundationEncoder(TowerEncoder):
         self.tower = tower.eval()
         self._learning = learning_parameters(tower, tuning, config.layer_decay, architecture["behind"])
         tower.requires_grad_(False)
-        for parameter in self._learning:
+        for parameter, _ in self.tower_parameters():
             parameter.requires_grad_(True)
         self._blocks = find_blocks(tower)
         self._split: int | None = architecture.get("split") if tuning.kind == "top" else None
@@ -78,7 +84,11 @@ class FoundationEncoder(TowerEncoder):
         return "features" if self.config.tune == "frozen" else None if self._split is None else "hidden"
 
     def tower_parameters(self) -> Iterator[tuple[nn.Parameter, float]]:
-        return iter(self._learning.items())
+        return ((self.tower.get_parameter(name), share) for name, share in self._learning.items())
+
+    def compile_network(self) -> None:
+        """Compile the network's blocks, in place."""
+        compile_blocks(self._blocks)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -112,7 +122,7 @@ class FoundationEncoder(TowerEncoder):
             features, mask = (torch.cat(part)[place] for part in zip(*parts, strict=True))
         if world_size() > 1 and self._learning and torch.is_grad_enabled():
             # DistributedDataParallel waits for a gradient of every parameter that learns, also of those not on the way.
-            features = features + 0.0 * sum(parameter.sum() for parameter in self._learning)
+            features = features + 0.0 * sum(parameter.sum() for parameter, _ in self.tower_parameters())
         return features, mask
 
     def cache_key(self) -> str:
@@ -124,9 +134,8 @@ class FoundationEncoder(TowerEncoder):
             for path in sorted(Path(scratch).rglob("*")):
                 if path.is_file():
                     digest.update(path.name.encode() + path.read_bytes())
-        learning = {id(parameter) for parameter in self._learning}
         for name, value in [*self.tower.named_parameters(), *self.tower.named_buffers()]:
-            if id(value) not in learning:
+            if name not in self._learning:
                 digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
         return digest.hexdigest()
 

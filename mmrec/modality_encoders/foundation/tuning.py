@@ -72,8 +72,10 @@ def add_adapters(network: nn.Module, rank: int) -> None:
 
 def learning_parameters(
     network: nn.Module, tuning: Tuning, layer_decay: float, behind: Sequence[str]
-) -> dict[nn.Parameter, float]:
-    """The parameters that learn, and the share of the towers' rate at which each does.
+) -> dict[str, float]:
+    """By their names in the network, the parameters that learn, and the share of the towers' rate at which each does.
+
+    Names, because sharding puts other parameters in the place of those that are here now.
 
     The highest block, and what stands behind it, learn at the full rate, each block below at ``layer_decay`` times the
     rate of the one above, and all else, such as embeddings, slowest.
@@ -88,10 +90,10 @@ def learning_parameters(
     for name in behind:
         level |= dict.fromkeys(network.get_submodule(name).parameters(), len(blocks) - 1)
     first = tuning.first_block(len(blocks))
-    chosen: dict[nn.Parameter, float] = {}
+    chosen: dict[str, float] = {}
     for name, parameter in network.named_parameters():
         place = level.get(parameter, -1)
         learns = {"frozen": False, "top": place >= first, "lora": "lora_" in name, "all": True}[tuning.kind]
         if learns:
-            chosen[parameter] = layer_decay ** (len(blocks) - 1 - place)
+            chosen[name] = layer_decay ** (len(blocks) - 1 - place)
     return chosen
