@@ -13,13 +13,13 @@ __all__ = ["compile_networks"]
 
 
 def compile_networks(model: Recommender) -> None:
-    """Compile the towers of raw media (of foundation encoders the blocks), the fusion and the blocks of the user
-    encoder, in place.
+    """Compile the towers of raw media (of foundation encoders the blocks) and the blocks of the user encoder, in place.
 
-    Numbers of items and of events change from step to step and are compiled as symbols; sizes of pictures, clips and
-    vectors are fixed. Histories are mixed outside of the compiled parts.
+    Numbers of items and of events change from step to step and are compiled as symbols, so that nothing is compiled
+    again and nothing computed on padding; sizes of pictures, clips and vectors are fixed. Histories are mixed outside
+    of the compiled parts, and so is fusion, which picks the tokens that are present.
     """
-    networks: list[nn.Module] = [model.item_encoder.fusion]
+    networks: list[nn.Module] = []
     for encoder in model.item_encoder.encoders.values():
         if isinstance(encoder, FoundationEncoder):
             encoder.compile_network()

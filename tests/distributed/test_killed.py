@@ -63,7 +63,7 @@ def test_after_twenty_kills_the_weights_are_those_of_an_undisturbed_run(tiny_dat
         deadline = time.monotonic() + 120
         while process.poll() is None and step_of(run) == before and time.monotonic() < deadline:
             time.sleep(0.005)
-        time.sleep(moments.uniform(0.0, 0.4))
+        time.sleep(moments.uniform(0.0, 1.0))
         assert process.poll() is None, "the run ended before it could be killed as often as it should"
         kill_everything_of(run)
         process.wait()
@@ -75,12 +75,24 @@ def test_after_twenty_kills_the_weights_are_those_of_an_undisturbed_run(tiny_dat
 
     expected, found = losses(tmp_path / "whole"), losses(run)
     assert list(found) == list(expected) == list(range(STEPS))
-    assert max(abs(found[step] - expected[step]) for step in expected) < 1e-3
+    apart = {step: abs(found[step] - expected[step]) for step in expected}
     weights, reference = (weights_of((folder / "latest").resolve()) for folder in (run, tmp_path / "whole"))
-    for name, value in reference.items():
-        torch.testing.assert_close(weights[name], value, atol=2e-3, rtol=1e-3, msg=name)
-    print(
-        f"killed at steps {killed_at}; largest difference of losses "
-        f"{max(abs(found[step] - expected[step]) for step in expected):.1e}, of weights "
-        f"{max(float((weights[name] - value).abs().max()) for name, value in reference.items()):.1e}"
-    )
+    assert weights.keys() == reference.keys()
+    differences = {name: largest_difference(name, weights[name], value) for name, value in reference.items()}
+    worst = max(differences, key=lambda name: differences[name])
+    print(f"killed at steps {killed_at}; largest difference of losses {max(apart.values()):.1e}, of weights ", end="")
+    print(f"{differences[worst]:.1e} ({worst})")
+    assert max(apart.values()) < 1e-4
+    assert differences[worst] < 1e-3, worst
+
+
+def largest_difference(name: str, found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Without biases of attention's keys: a softmax does not see them, so that their gradient is nothing but rounding,
+    which Adam takes steps of its full rate by."""
+    difference = (found - expected).abs()
+    for bias, keys in (("query_key_value.bias", slice(1, 2)), ("key_value.bias", slice(0, 1))):
+        if name.endswith("." + bias):
+            parts = difference.unflatten(0, (len(bias.split("_")), -1))
+            parts[keys] = 0.0
+            break
+    return float(difference.max())
