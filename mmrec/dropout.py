@@ -78,7 +78,7 @@ def _drawn_as_one(key: Tensor, num_columns: int, place: int) -> Tensor:
 
 @_drawn_as_one.register_fake
 def _(key: Tensor, num_columns: int, place: int) -> Tensor:
-    return key.new_empty((len(key), num_columns), dtype=torch.uint8)
+    return key.new_empty((key.shape[0], num_columns), dtype=torch.uint8)  # len() would fix the number of rows
 
 
 def _fold(bits: Tensor, shift: int) -> Tensor:

@@ -14,6 +14,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmrec.batch import SequenceBatch
 
-__all__ = ["Attend", "Growing", "Mixing", "Packed", "View", "padding_share", "positions"]
+__all__ = ["Attend", "Growing", "Mixing", "Packed", "View", "not_compiled", "padding_share", "positions"]
 
 # Queries of a long history that attend at once; their scores are made again in the backward pass, so that memory grows
 # with the length of histories and not with its square.
@@ -32,6 +33,14 @@ CHUNK = 256
 SCAN = 64
 # Cells of padding that cost less than the operations of a rectangle of its own.
 PADDING = 1024
+
+
+Method = TypeVar("Method", bound=Callable)
+
+
+def not_compiled(method: Method) -> Method:
+    """What torch.compile leaves as it is: rectangles come in too many shapes."""
+    return cast(Method, torch.compiler.disable(method))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +132,7 @@ class Packed(Mixing):
         """Where each packed event stands in the concatenation of all rectangles' real cells."""
         return torch.argsort(torch.cat([rectangle.events[rectangle.real] for rectangle in self.rectangles]))
 
+    @not_compiled
     def map(
         self, packed: Float[Tensor, "N F"], function: Callable[[Tensor, _Rectangle], Tensor]
     ) -> Float[Tensor, "N G"]:

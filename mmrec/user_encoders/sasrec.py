@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmrec.batch import SequenceBatch
 from mmrec.dropout import Dropout
-from mmrec.user_encoders.packing import Mixing, Packed, View
+from mmrec.user_encoders.packing import Mixing, Packed, View, not_compiled
 from mmrec.user_encoders.sequential import BlockConfig, BlockEncoder
 
 __all__ = ["SASRec", "SASRecConfig", "SelfAttention", "SoftmaxAttentionConfig", "TransformerBlock", "flex_is_right"]
@@ -120,6 +120,7 @@ class SelfAttention(nn.Module):
             return self.form == "flex"
         return hidden.is_cuda and flex_is_right(hidden.device, hidden.shape[1], self.num_heads, self.causal)
 
+    @not_compiled
     def _flex(self, query_key_value: Float[Tensor, "N 3D"], packed: Packed) -> Float[Tensor, "N D"]:
         """All histories as one sequence in which each sees only itself."""
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention

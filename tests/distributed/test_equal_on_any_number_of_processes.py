@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,26 @@ def test_shards_of_all_weights_take_the_steps_of_whole_weights(quick, tmp_path):
     torch.testing.assert_close(many["losses"], one["losses"], atol=5e-5, rtol=1e-5)
     for name, expected in one["weights"].items():
         torch.testing.assert_close(many["weights"][name], expected, atol=1e-4, rtol=1e-4, msg=name)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("processes", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_what_two_processes_held_in_shards_goes_on_on_another_number(quick, tiny_dataset_path, tmp_path, processes):
+    variants = ["fsdp", "sharded_ids"]
+    for variant in variants:
+        run = shutil.copytree(quick / f"{variant}-2", tmp_path / f"{variant}-{processes}", symlinks=True)
+        before, newest = sorted(run.glob("step-*"))[-2:]
+        assert 0 < int(before.name.removeprefix("step-")) < 20
+        shutil.rmtree(newest)
+        for name in ("finished.json", "latest", "best"):
+            (run / name).unlink()
+    launch(processes, tiny_dataset_path, tmp_path, variants)
+    for variant in variants:
+        whole = torch.load(quick / f"{variant}-2.pt", weights_only=True)
+        resumed = torch.load(tmp_path / f"{variant}-{processes}.pt", weights_only=True)
+        torch.testing.assert_close(resumed["losses"], whole["losses"], atol=5e-5, rtol=1e-5)
+        for name, expected in whole["weights"].items():
+            torch.testing.assert_close(resumed["weights"][name], expected, atol=1e-4, rtol=1e-4, msg=name)
 
 
 def test_the_towers_of_these_runs_learn(quick):
