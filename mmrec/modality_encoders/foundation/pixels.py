@@ -5,9 +5,10 @@ Legend: P items, F frames, N patches of a picture, S side of a patch in pixels.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class Pixels(ABC):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    numbers = ()
+    numbers: ClassVar[tuple[str, ...]] = ()
     """Names of inputs, a few whole numbers an item, that the upper part of a network reads beside a hidden state."""
 
     def __post_init__(self) -> None:
@@ -83,11 +84,13 @@ class PixelTransform(Pixels):
         height, width: of the result, in pixels.
         resize_px: side of the shorter edge after the resize, from which the centre is cut out; None resizes to
             height x width at once, whatever the proportions.
+        crop: where the centre lies that is half a pixel off: "round" as torchvision does it, "floor" as transformers.
     """
 
     height: int
     width: int
     resize_px: int | None
+    crop: Literal["round", "floor"] = "round"
 
     @property
     def side_px(self) -> int:
@@ -104,7 +107,8 @@ class PixelTransform(Pixels):
         pad_y, pad_x = max(self.height - height, 0), max(self.width - width, 0)
         if pad_y or pad_x:  # the crop is larger than the resized picture
             resized = np.pad(resized, ((0, 0), (0, 0), _halves(pad_y), _halves(pad_x)))
-        top, left = round((resized.shape[2] - self.height) / 2), round((resized.shape[3] - self.width) / 2)
+        whole = round if self.crop == "round" else math.floor
+        top, left = whole((resized.shape[2] - self.height) / 2), whole((resized.shape[3] - self.width) / 2)
         return np.ascontiguousarray(resized[:, :, top : top + self.height, left : left + self.width])
 
     def collate(self, pictures: list[np.ndarray]) -> dict[str, Tensor]:
@@ -133,11 +137,11 @@ class PatchTransform(Pixels):
     patch_px: int
     max_patches: int
 
-    numbers = ("shapes",)
+    numbers: ClassVar[tuple[str, ...]] = ("shapes",)
 
     @property
     def side_px(self) -> int:
-        return self.patch_px * self.max_patches
+        return self.patch_px * math.ceil(self.max_patches**0.5)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """The largest size of whole patches that are few enough."""
@@ -148,13 +152,13 @@ class PatchTransform(Pixels):
         low, high = 1e-6, 100.0
         while high - low >= 1e-5:
             scale = (low + high) / 2
-            rows, columns = (max(1, int(np.ceil(side * scale / self.patch_px))) for side in (height, width))
+            rows, columns = (max(1, math.ceil(side * scale / self.patch_px)) for side in (height, width))
             low, high = (scale, high) if rows * columns <= self.max_patches else (low, scale)
-        rows, columns = (max(1, int(np.ceil(side * low / self.patch_px))) for side in (height, width))
+        rows, columns = (max(1, math.ceil(side * low / self.patch_px)) for side in (height, width))
         return rows, min(columns, self.max_patches // rows)
 
     def collate(self, pictures: list[np.ndarray]) -> dict[str, Tensor]:
-        """"values" uint8 (P, N, 3 S S), channels last, and "shapes" int64 (P, 2), rows and columns of patches."""
+        """ "values" uint8 (P, N, 3 S S), channels last, and "shapes" int64 (P, 2), rows and columns of patches."""
         side = self.patch_px
         values = torch.zeros(len(pictures), self.max_patches, 3 * side * side, dtype=torch.uint8)
         shapes = torch.zeros(len(pictures), 2, dtype=torch.int64)
@@ -179,7 +183,9 @@ class PatchTransform(Pixels):
 
 def pixels_from_json(values: dict[str, Any]) -> Pixels:
     """What :meth:`Pixels.to_json` gave."""
-    settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }
     return (PatchTransform if "patch_px" in settings else PixelTransform)(**settings)
 
 
