@@ -80,7 +80,10 @@ def test_different_items_have_different_tokens(case):
 
 def test_a_gradient_reaches_every_parameter(case):
     case.encoder.zero_grad()
-    tokens, mask = case.encoder.train()(case.preprocessing.collate(case.samples))
+    inputs = case.preprocessing.collate(case.samples)
+    if case.encoder.takes_keys:
+        inputs["keys"] = torch.arange(len(case.samples))
+    tokens, mask = case.encoder.train()(inputs)
     weights = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0))
     (tokens * weights)[mask].sum().backward()
     case.encoder.eval()

@@ -99,5 +99,5 @@ def test_a_fresh_id_is_small_beside_content(tiny_dataset):
     config = ItemIdConfig()
     preprocessing = config.fit(tiny_dataset, "item_id", np.ones(24, dtype=bool))
     torch.manual_seed(0)
-    rows = config.build(64, preprocessing)(preprocessing.collate(list(range(24))))[0]
+    rows = config.build(64, preprocessing).eval()(preprocessing.collate(list(range(24))))[0]
     assert rows.norm(dim=-1).max() < 0.25, "content tokens have length 1"

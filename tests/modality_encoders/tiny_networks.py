@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+
+from mmrec.data.dataset import Dataset
+from mmrec.modality_encoders.foundation import FOUNDATION_ENCODERS
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 PICTURE = {"image_size": 32, "patch_size": 8}
@@ -213,3 +218,20 @@ CASES = [
     ("video", "open_clip:open_clip"), ("video", "transformers:dinov3"),
 ]  # fmt: skip
 """Modality and encoder; the name behind the colon is that of a writer."""
+
+DIM = 8
+SHORT = {"text": {"max_tokens": 16}, "audio": {"duration_s": 1.0}, "image": {}, "video": {}}
+
+
+def make(modality: str, encoder: str, folders: Callable[[str], Path], dataset: Dataset, **settings: Any) -> Any:
+    """Configuration, fitted preprocessing, encoder with its weights, and collated inputs of all items."""
+    framework, _, name = encoder.partition(":")
+    short = {} if framework == "open_clip" else SHORT[modality]
+    config = FOUNDATION_ENCODERS[modality](encoder=f"{framework}:{folders(name)}", **short | settings)
+    preprocessing = config.fit(dataset, modality, np.ones(dataset.num_items, dtype=bool))
+    torch.manual_seed(1)
+    module = config.build(DIM, preprocessing)
+    module.load_pretrained()
+    items = np.flatnonzero(dataset.present(modality))
+    inputs = preprocessing.collate([preprocessing(dataset.read(modality, int(item))) for item in items])
+    return config, preprocessing, module.train(), inputs

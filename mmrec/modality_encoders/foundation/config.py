@@ -22,9 +22,9 @@ from mmrec.modality_encoders.foundation.preprocessing import (
     ClipPreprocessing,
     FoundationPreprocessing,
     ImagePreprocessing,
-    SoundPreprocessing,
     TokenPreprocessing,
 )
+from mmrec.modality_encoders.foundation.sounds import SoundPreprocessing
 from mmrec.modality_encoders.foundation.tuning import Tuning
 
 __all__ = [
@@ -119,8 +119,8 @@ class FoundationTextConfig(FoundationConfig):
     max_tokens: int = 0
     """Tokens that are read; longer texts are cut. 0: as many as the encoder reads, but 128 at most. Networks of
     open_clip read as many as they were trained on."""
-    prefix: str = ""
-    """Set before each text, for encoders that were trained so: "passage: " for E5."""
+    prefix: str = "auto"
+    """Set before each text; auto: what the encoder was trained with, such as "passage: " for E5; mostly nothing."""
 
     modality: ClassVar[str] = "text"
 
@@ -130,18 +130,21 @@ class FoundationTextConfig(FoundationConfig):
 
     def _describe(self, name: EncoderName) -> FoundationPreprocessing:
         if name.framework == "open_clip":
+            self._refuse_settings(name)
             return open_clip_home.describe_text(name)
-        found, pool = transformers_home.describe_text(name, max_tokens=self.max_tokens, prefix=self.prefix)
-        found.architecture["pool"] = pool
-        return found
+        return transformers_home.describe_text(name, max_tokens=self.max_tokens, prefix=self.prefix, pool=self.pool)
+
+    def _refuse_settings(self, name: EncoderName) -> None:
+        if self.max_tokens or self.prefix not in ("auto", ""):
+            raise ConfigError(f"{name} reads texts as it was trained; leave max_tokens at 0, and prefix empty")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundationAudioConfig(FoundationConfig):
     """Sounds by transformers: CLAP, AST, Whisper's encoder, wav2vec 2.0 and its kind."""
 
-    duration_s: float = 10.0
-    """Seconds that are heard."""
+    duration_s: float = 0.0
+    """Seconds that are heard; 0: as many as the encoder hears, but 10 at most."""
 
     modality: ClassVar[str] = "audio"
 
@@ -212,7 +215,9 @@ def _try(name: EncoderName, preprocessing: FoundationPreprocessing, tuning: Tuni
         noise = {key: _noise(value) for key, value in inputs.items()}
         empty = inputs if "ids" in inputs else preprocessing.blank(2)
         same = stack_is_split_at(blocks, first, lambda: network(noise)[0], lambda: network(empty)[0])
-        architecture["split"] = first if same else None
+        # Where a clip is read frame by frame, what frames bring beside their hidden states would not be kept.
+        lost = architecture.get("frame_by_frame") and "shapes" in inputs
+        architecture["split"] = first if same and not lost else None
 
 
 def _noise(values: torch.Tensor) -> torch.Tensor:

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from mmrec.distributed import world_size
 from mmrec.modality_encoders.base import Tokens
 from mmrec.modality_encoders.foundation.blocks import (
+    as_row,
     checkpoint_blocks,
     compile_blocks,
     find_blocks,
+    from_row,
     run_above,
     run_below,
 )
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["FoundationEncoder"]
 
 # Of what decoding and networks make of the same bytes; raised when either changes.
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 # Texts of similar length that a network reads at once.
 _GROUP = 32
 
@@ -60,6 +62,7 @@ class FoundationEncoder(TowerEncoder):
         self.config = config
         self.cache_dtype = getattr(torch, config.cache_dtype)
         self._preprocessing = preprocessing
+        self._numbers = preprocessing.numbers
         tower = build_network(architecture)
         if tuning.kind == "lora":
             add_adapters(tower, tuning.number)
@@ -170,6 +173,9 @@ class FoundationEncoder(TowerEncoder):
         hidden = run_below(self._blocks, self._split, lambda: self.tower(inputs))
         if "ids" in inputs:
             return hidden, inputs["mask"]
+        if self._numbers:
+            numbers = torch.cat([inputs[name].reshape(len(hidden), -1) for name in self._numbers], 1)
+            hidden = torch.cat([as_row(numbers, hidden), hidden], 1)
         real = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
         if self.temporal is None:
             return hidden, real
@@ -184,6 +190,12 @@ class FoundationEncoder(TowerEncoder):
         blank = {key: value for key, value in inputs.items() if key not in ("hidden", "hidden_mask")}
         if not blank:  # texts bring their tokens, which cost nothing; a picture would have to be decoded
             blank = {key: value.to(hidden.device) for key, value in self._preprocessing.blank(len(hidden)).items()}
+        if self._numbers:
+            shapes = [blank[name].shape for name in self._numbers]
+            numbers = from_row(hidden[:, 0], sum(shape[1:].numel() for shape in shapes))
+            hidden = hidden[:, 1:]
+            parts = numbers.split([shape[1:].numel() for shape in shapes], 1)
+            blank |= {name: part.reshape(shape) for name, part, shape in zip(self._numbers, parts, shapes, strict=True)}
         if self.temporal is not None:
             num_frames = blank["mask"].shape[1]
             frames = inputs["hidden_mask"].unflatten(1, (num_frames, -1))[:, :, 0]  # (P, F)

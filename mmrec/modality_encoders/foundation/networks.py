@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from mmrec.errors import ConfigError
 from mmrec.modality_encoders.foundation.name import EncoderName
-from mmrec.modality_encoders.foundation.preprocessing import Architecture, PixelTransform
+from mmrec.modality_encoders.foundation.pixels import pixels_from_json
+from mmrec.modality_encoders.foundation.preprocessing import Architecture
 
 __all__ = ["NETWORK_ERRORS", "Features", "FrameByFrame", "PixelNetwork", "Pool", "first_line", "loading", "pooled"]
 
@@ -31,7 +32,7 @@ class PixelNetwork(nn.Module):
     def __init__(self, network: nn.Module, architecture: Architecture) -> None:
         super().__init__()
         self.network = network
-        self.transform = PixelTransform.from_json(architecture["transform"])
+        self.transform = pixels_from_json(architecture["transform"])
 
     def forward(self, inputs: dict[str, Tensor]) -> Features:
         found = self.network(self.transform.normalise(inputs["values"]))
@@ -48,7 +49,8 @@ class FrameByFrame(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor]) -> Features:
         mask = inputs["mask"]  # (P, F)
-        features = self.network({"values": inputs["values"][mask]})[0][:, 0]  # real frames only
+        frames = {key: value[mask] for key, value in inputs.items() if key != "mask"}  # real ones only
+        features = self.network(frames)[0][:, 0]
         return features.new_zeros(*mask.shape, features.shape[-1]).index_put((mask,), features), mask
 
 
@@ -64,10 +66,12 @@ def pooled(output: Any, mask: Tensor | None, pool: str) -> Tensor:
             raise ConfigError("this network has no output of its own for the whole; give pool mean, cls or last")
         return found
     hidden = output.last_hidden_state  # (P, T, W)
+    if hidden.ndim > 3:  # a map of two dimensions, channels first
+        hidden, mask = hidden.flatten(2).transpose(1, 2), None
     if pool == "cls":
         return hidden[:, 0]
-    if mask is None or mask.shape[1] != hidden.shape[1]:  # convolutions have changed the number of positions
-        return hidden[:, -1] if pool == "last" else hidden.flatten(1, -2).mean(1)
+    if mask is None:
+        return hidden[:, -1] if pool == "last" else hidden.mean(1)
     if pool == "last":
         return hidden[torch.arange(len(hidden), device=hidden.device), mask.long().cumsum(1).argmax(1)]
     return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)

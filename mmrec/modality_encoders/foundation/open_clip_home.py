@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from mmrec.errors import ConfigError
 from mmrec.modality_encoders.foundation.name import EncoderName
 from mmrec.modality_encoders.foundation.networks import Features, PixelNetwork, loading
-from mmrec.modality_encoders.foundation.preprocessing import Architecture, FoundationPreprocessing, PixelTransform
+from mmrec.modality_encoders.foundation.pixels import PixelTransform
+from mmrec.modality_encoders.foundation.preprocessing import Architecture, FoundationPreprocessing
 
 __all__ = ["OpenClipTokens", "build", "describe_image", "describe_text", "load"]
 
@@ -36,7 +37,7 @@ def describe_image(name: EncoderName) -> Architecture:
         mean=tuple(preprocessing["mean"]),
         std=tuple(preprocessing["std"]),
     )
-    return {"framework": "open_clip", "model": model_config, "part": "image", "transform": asdict(transform)}
+    return {"framework": "open_clip", "model": model_config, "part": "image", "transform": transform.to_json()}
 
 
 def describe_text(name: EncoderName) -> OpenClipTokens:

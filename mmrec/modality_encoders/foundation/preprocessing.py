@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,14 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrec.errors import ConfigError
-from mmrec.media.audio import decode_audio
 from mmrec.media.image import decode_image
 from mmrec.media.video import decode_video
 from mmrec.modality_encoders.base import Preprocessing
-from mmrec.modality_encoders.image import interpolate
+from mmrec.modality_encoders.foundation.pixels import pixels_from_json
 from mmrec.modality_encoders.text import collate_tokens
-from mmrec.modality_encoders.video import collate_clips
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -32,79 +28,11 @@ __all__ = [
     "ClipPreprocessing",
     "FoundationPreprocessing",
     "ImagePreprocessing",
-    "PixelTransform",
-    "SoundPreprocessing",
     "TokenPreprocessing",
 ]
 
 Architecture = dict[str, Any]
 """What rebuilds a network with random weights, as JSON values: "framework", and what that framework needs."""
-
-_INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PixelTransform:
-    """From pixels of any size to those that a network was trained on.
-
-    Attributes:
-        height, width: of the result, in pixels.
-        resize_px: side of the shorter edge after the resize, from which the centre is cut out; None resizes to
-            height x width at once, whatever the proportions.
-        interpolation: of the resize: bilinear, bicubic or lanczos, antialiased.
-        mean, std: of each channel, on a scale of 0 to 1; subtracted and divided by on the network's device.
-    """
-
-    height: int
-    width: int
-    resize_px: int | None
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if self.interpolation not in _INTERPOLATIONS:
-            allowed = ", ".join(_INTERPOLATIONS)
-            raise ConfigError(f"preprocessing with interpolation {self.interpolation!r}; mmrec has {allowed}")
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> PixelTransform:
-        settings: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        return cls(**settings)
-
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 RGB (F, H, W, 3) -> uint8 RGB (F, 3, height, width); sizes are rounded as torchvision rounds them."""
-        height, width = self.height, self.width
-        if self.resize_px is not None:
-            short = min(frames.shape[1:3])
-            height, width = (side * self.resize_px // short for side in frames.shape[1:3])
-        resized = _resize(frames, height, width, self.interpolation)
-        pad_y, pad_x = max(self.height - height, 0), max(self.width - width, 0)
-        if pad_y or pad_x:  # the crop is larger than the resized picture
-            resized = np.pad(resized, ((0, 0), (0, 0), _halves(pad_y), _halves(pad_x)))
-        top, left = round((resized.shape[2] - self.height) / 2), round((resized.shape[3] - self.width) / 2)
-        return np.ascontiguousarray(resized[:, :, top : top + self.height, left : left + self.width])
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (..., 3, height, width) -> float32 on the scale that the network expects."""
-        mean, std = (pixels.new_tensor(values, dtype=torch.float32)[:, None, None] for values in (self.mean, self.std))
-        return (pixels.float() / 255.0 - mean) / std
-
-
-def _halves(number: int) -> tuple[int, int]:
-    return number // 2, number - number // 2
-
-
-def _resize(frames: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
-    if interpolation == "lanczos":  # which only Pillow has
-        from PIL import Image
-
-        size = (width, height)
-        resized = [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)) for frame in frames]
-        return np.stack(resized).transpose(0, 3, 1, 2)
-    return interpolate(frames, height, width, interpolation).numpy()
 
 
 class FoundationPreprocessing(Preprocessing):
@@ -120,6 +48,8 @@ class FoundationPreprocessing(Preprocessing):
     """Whether the network was trained with the padding of texts in sight."""
     brings_inputs = False
     """Whether samples cost next to nothing, so that they are there even where a hidden state is kept."""
+    numbers: tuple[str, ...] = ()
+    """Names of inputs, a few whole numbers an item, that the upper part of a network reads beside a hidden state."""
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
@@ -146,17 +76,17 @@ class ImagePreprocessing(FoundationPreprocessing):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
-        self.transform = PixelTransform.from_json(architecture["transform"])
+        self.transform = pixels_from_json(architecture["transform"])
+        self.numbers = self.transform.numbers
 
     def __call__(self, raw: bytes) -> np.ndarray:
         return self.transform(decode_image(raw)[None])[0]
 
     def collate(self, samples: list[np.ndarray]) -> dict[str, Tensor]:
-        return {"values": torch.from_numpy(np.asarray(samples))}
+        return self.transform.collate(samples)
 
     def blank(self, num_items: int) -> dict[str, Tensor]:
-        shape = (num_items, 3, self.transform.height, self.transform.width)
-        return {"values": torch.zeros((), dtype=torch.uint8).expand(shape)}
+        return self.transform.blank(num_items)
 
 
 class ClipPreprocessing(FoundationPreprocessing):
@@ -170,7 +100,7 @@ class ClipPreprocessing(FoundationPreprocessing):
 
     def __init__(self, architecture: Architecture, num_frames: int, repeat: bool) -> None:
         super().__init__(architecture)
-        self.transform = PixelTransform.from_json(architecture["transform"])
+        self.transform = pixels_from_json(architecture["transform"])
         self.num_frames = num_frames
         self.repeat = repeat
 
@@ -178,69 +108,27 @@ class ClipPreprocessing(FoundationPreprocessing):
         return {"num_frames": self.num_frames, "repeat": self.repeat}
 
     def __call__(self, raw: bytes) -> np.ndarray:
-        side = self.transform.resize_px or max(self.transform.height, self.transform.width)
-        frames = self.transform(decode_video(raw, self.num_frames, short_side_px=side)[0])
+        # The decoder shrinks frames by averaging areas; the last halving is left to the network's own resize.
+        frames = self.transform(decode_video(raw, self.num_frames, short_side_px=2 * self.transform.side_px)[0])
         if self.repeat and len(frames) < self.num_frames:
             frames = frames[np.arange(self.num_frames) * len(frames) // self.num_frames]
         return frames
 
     def collate(self, samples: list[np.ndarray]) -> dict[str, Tensor]:
-        return collate_clips(samples, self.num_frames)
+        """The transform's tensors with frames as second dimension, and "mask" (P, F), True = real."""
+        lengths = torch.tensor([len(frames) for frames in samples])
+        mask = torch.arange(self.num_frames) < lengths[:, None]
+        frames = self.transform.collate([frame for clip in samples for frame in clip])
+        if mask.all():
+            return {key: value.unflatten(0, mask.shape) for key, value in frames.items()} | {"mask": mask}
+        spread = {key: value.new_zeros(*mask.shape, *value.shape[1:]) for key, value in frames.items()}
+        return {key: value.index_put_((mask,), frames[key]) for key, value in spread.items()} | {"mask": mask}
 
     def blank(self, num_items: int) -> dict[str, Tensor]:
-        shape = (num_items, self.num_frames, 3, self.transform.height, self.transform.width)
-        return {
-            "values": torch.zeros((), dtype=torch.uint8).expand(shape),
-            "mask": torch.ones(num_items, self.num_frames, dtype=torch.bool),
-        }
-
-
-class SoundPreprocessing(FoundationPreprocessing):
-    """Bytes of a sound -> what a feature extractor of transformers makes of its first seconds.
-
-    Sounds are resampled to the extractor's rate and mixed to mono; shorter ones are padded as it does it, mostly with
-    silence, which the network hears.
-
-    Args:
-        extractor: the feature extractor, or its dictionary.
-        duration_s: seconds that are heard.
-    """
-
-    def __init__(self, architecture: Architecture, extractor: Any, duration_s: float) -> None:
-        super().__init__(architecture)
-        self.duration_s = duration_s
-        self.extractor = _extractor(extractor) if isinstance(extractor, dict) else extractor
-
-    def settings(self) -> dict[str, Any]:
-        return {"extractor": json.loads(self.extractor.to_json_string()), "duration_s": self.duration_s}
-
-    def __call__(self, raw: bytes) -> np.ndarray:
-        return self._extract(decode_audio(raw, self.extractor.sampling_rate, self.duration_s))
-
-    def _extract(self, samples: np.ndarray) -> np.ndarray:
-        rate = self.extractor.sampling_rate
-        length = round(self.duration_s * rate)
-        # Extractors of spectrograms pad to a length of their own; those of bare samples are told one.
-        bare = {"padding": "max_length", "max_length": length, "truncation": True} if self._bare else {}
-        found = self.extractor(samples[:length], sampling_rate=rate, return_tensors="np", **bare)
-        return np.asarray(found[self.extractor.model_input_names[0]])[0]
-
-    @property
-    def _bare(self) -> bool:
-        return self.extractor.model_input_names[0] == "input_values" and not hasattr(self.extractor, "num_mel_bins")
-
-    def collate(self, samples: list[np.ndarray]) -> dict[str, Tensor]:
-        return {"values": torch.from_numpy(np.asarray(samples))}
-
-    def blank(self, num_items: int) -> dict[str, Tensor]:
-        quiet = np.nan_to_num(self._extract(np.zeros(self.extractor.sampling_rate, dtype=np.float32)))
-        return self.collate([quiet] * num_items)
-
-
-def _extractor(values: dict[str, Any]) -> Any:
-    import transformers
-
-    return getattr(transformers, values["feature_extractor_type"]).from_dict(values)
+        shape = (num_items, self.num_frames)
+        frames = self.transform.blank(num_items * self.num_frames)
+        mask = torch.ones(shape, dtype=torch.bool)
+        return {key: value.unflatten(0, shape) for key, value in frames.items()} | {"mask": mask}
 
 
 class TokenPreprocessing(FoundationPreprocessing):

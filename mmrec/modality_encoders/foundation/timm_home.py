@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from dataclasses import asdict
 from typing import Any
 
 from torch import nn
@@ -13,7 +12,8 @@ from torch import nn
 from mmrec.errors import ConfigError
 from mmrec.modality_encoders.foundation.name import EncoderName
 from mmrec.modality_encoders.foundation.networks import PixelNetwork, loading
-from mmrec.modality_encoders.foundation.preprocessing import Architecture, PixelTransform
+from mmrec.modality_encoders.foundation.pixels import PixelTransform
+from mmrec.modality_encoders.foundation.preprocessing import Architecture
 
 __all__ = ["build", "describe", "load"]
 
@@ -43,7 +43,7 @@ def describe(name: EncoderName) -> Architecture:
         std=tuple(settings["std"]),
     )
     config = network.pretrained_cfg
-    stored = {"name": config["architecture"], "arguments": _arguments(name), "transform": asdict(transform)}
+    stored = {"name": config["architecture"], "arguments": _arguments(name), "transform": transform.to_json()}
     return {"framework": "timm", **stored}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 from mmrec.errors import ConfigError, unknown_name
 from mmrec.modality_encoders.foundation.name import EncoderName
 from mmrec.modality_encoders.foundation.networks import Features, first_line
-from mmrec.modality_encoders.foundation.preprocessing import Architecture, PixelTransform
+from mmrec.modality_encoders.foundation.pixels import PixelTransform, pixels_from_json
+from mmrec.modality_encoders.foundation.preprocessing import Architecture
 
 __all__ = ["build", "describe", "load"]
 
@@ -37,7 +37,7 @@ def describe(name: EncoderName) -> tuple[Architecture, int]:
         mean=tuple(settings.mean),
         std=tuple(settings.std),
     )
-    architecture = {"framework": "torchvision", "name": name.name, "transform": asdict(transform)}
+    architecture = {"framework": "torchvision", "name": name.name, "transform": transform.to_json()}
     return architecture, max(_CLIP_FRAMES, int(weights.meta.get("min_temporal_size", 1)))
 
 
@@ -70,7 +70,7 @@ class _Network(nn.Module):
             if hasattr(network, last):
                 setattr(network, last, nn.Identity())
         self.network = network
-        self.transform = PixelTransform.from_json(architecture["transform"])
+        self.transform = pixels_from_json(architecture["transform"])
 
     def forward(self, inputs: dict[str, Tensor]) -> Features:
         clips = self.transform.normalise(inputs["values"]).transpose(1, 2)  # (P, 3, F, H, W)

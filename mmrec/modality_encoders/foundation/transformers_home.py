@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-from dataclasses import asdict
+import re
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrec.errors import ConfigError, unknown_name
 from mmrec.modality_encoders.foundation.name import EncoderName
 from mmrec.modality_encoders.foundation.networks import Features, loading, pooled
-from mmrec.modality_encoders.foundation.preprocessing import (
-    Architecture,
-    PixelTransform,
-    SoundPreprocessing,
-    TokenPreprocessing,
-)
+from mmrec.modality_encoders.foundation.pixels import pixels_from_json, real_patches
+from mmrec.modality_encoders.foundation.preprocessing import Architecture, TokenPreprocessing
+from mmrec.modality_encoders.foundation.sounds import SoundPreprocessing, describe_extractor
+from mmrec.modality_encoders.foundation.transformers_pixels import describe_transform
+from mmrec.modality_encoders.foundation.transformers_texts import document_prefix, stored_pool
 
 __all__ = ["build", "describe_pixels", "describe_sound", "describe_text", "load"]
 
@@ -49,7 +48,8 @@ _CAUSAL_LAST = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2")
 _TOKENS = 128
 """Tokens of a text that are read unless more are asked for: attention costs their square."""
 
-_RESAMPLING = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_PADDED_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text", "longformer")
+"""Types of model that count positions from behind the id of padding on."""
 
 
 def describe_pixels(name: EncoderName, modality: str) -> tuple[Architecture, int]:
@@ -59,14 +59,14 @@ def describe_pixels(name: EncoderName, modality: str) -> tuple[Architecture, int
     """
     config = _config(name)
     vision = getattr(config, "vision_config", config)
-    transform = _pixel_transform(_pixel_processor(name, config, modality), vision, name)
+    transform = describe_transform(name, _source(name), config, modality)
     num_frames = int(getattr(vision, "frames_per_clip", None) or getattr(vision, "num_frames", None) or 1)
-    architecture = _architecture(config, modality) | {"transform": asdict(transform)}
+    architecture = _architecture(config, modality) | {"transform": transform.to_json()}
     return architecture, num_frames
 
 
 def describe_sound(name: EncoderName, duration_s: float) -> SoundPreprocessing:
-    """Raises: ConfigError as :func:`describe_pixels`."""
+    """Raises: ConfigError as :func:`describe_pixels`, or if the feature extractor hears less than ``duration_s``."""
     from transformers import AutoFeatureExtractor
     from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 
@@ -76,39 +76,45 @@ def describe_sound(name: EncoderName, duration_s: float) -> SoundPreprocessing:
             extractor_class: Any = FEATURE_EXTRACTOR_MAPPING[type(config)]
             extractor = extractor_class()
         else:
-            extractor = AutoFeatureExtractor.from_pretrained(_source(name))
-    return SoundPreprocessing(_architecture(config, "audio"), extractor, duration_s)
+            extractor = AutoFeatureExtractor.from_pretrained(_source(name), trust_remote_code=False)
+    return describe_extractor(name, _architecture(config, "audio"), extractor, duration_s)
 
 
-def describe_text(name: EncoderName, *, max_tokens: int, prefix: str) -> tuple[TokenPreprocessing, str]:
-    """Preprocessing, and the pooling that the network was trained with; ``max_tokens`` 0 takes what the network reads.
+def describe_text(name: EncoderName, *, max_tokens: int, prefix: str, pool: str) -> TokenPreprocessing:
+    """Preprocessing; ``max_tokens`` 0 takes what the network reads, "auto" what it was trained with.
 
-    Raises: ConfigError as :func:`describe_pixels`, if the tokenizer is missing or a slow one, or if the network reads
-        fewer tokens than asked for.
+    Raises: ConfigError as :func:`describe_pixels`, if the tokenizer is missing or a slow one, or if the network does
+        not read as many tokens as asked for.
     """
     from transformers import AutoTokenizer
 
     config = _config(name)
     text = getattr(config, "text_config", config)
     with loading(name, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(_source(name))
+        tokenizer = AutoTokenizer.from_pretrained(_source(name), trust_remote_code=False)
     if not tokenizer.is_fast or getattr(config, "is_encoder_decoder", False):
         raise ConfigError(f"{name} is no text encoder with a fast tokenizer; take one of the kind of BERT or Qwen3")
-    limit = min(tokenizer.model_max_length, getattr(text, "max_position_embeddings", tokenizer.model_max_length))
-    if max_tokens > limit:
+    positions = getattr(text, "max_position_embeddings", tokenizer.model_max_length)
+    if text.model_type in _PADDED_POSITIONS:
+        positions -= (text.pad_token_id or 0) + 1
+    limit = min(tokenizer.model_max_length, positions)
+    if not 0 <= max_tokens <= limit:
         raise ConfigError(f"max_tokens is {max_tokens}; {name} reads at most {limit}")
-    max_tokens = max_tokens or min(limit, _TOKENS)
+    siglip = "siglip" in text.model_type  # trained with padding in sight, and no mask
+    if siglip and max_tokens not in (0, limit):
+        raise ConfigError(f"max_tokens is {max_tokens}; {name} was trained to read just {limit}, padding and all")
+    max_tokens = limit if siglip else max_tokens or min(limit, _TOKENS)
     backend = tokenizer.backend_tokenizer
     backend.enable_truncation(max_tokens)
-    siglip = "siglip" in text.model_type  # trained with padding in sight, and no mask
-    preprocessing = TokenPreprocessing(
-        _architecture(config, "text"),
+    architecture = _architecture(config, "text")
+    architecture["pool"] = _text_pool(name, text.model_type) if pool == "auto" else pool
+    return TokenPreprocessing(
+        architecture,
         backend,
-        prefix=prefix,
+        prefix=document_prefix(name, _source(name)) if prefix == "auto" else prefix,
         pad_id=tokenizer.pad_token_id or 0,
         pad_to=max_tokens if siglip else 0,
     )
-    return preprocessing, _text_pool(name, text.model_type)
 
 
 def build(architecture: Architecture) -> nn.Module:
@@ -138,6 +144,11 @@ def load(name: EncoderName, architecture: Architecture) -> nn.Module:
         raise ConfigError(
             f"the weights of {name} lack {len(lost)} of its network's, such as {lost[0]}: they are of another one"
         )
+    deeper = _of_more_blocks(model, report["unexpected_keys"])
+    if deeper:
+        raise ConfigError(
+            f"{name} has weights of more blocks than its configuration says, such as {deeper}: they are of another one"
+        )
     return _wrapped(model, architecture)
 
 
@@ -150,9 +161,9 @@ class _Network(nn.Module):
         self.modality = architecture["modality"]
         self.pool = architecture["pool"]
         stored = architecture.get("transform")
-        self.transform = None if stored is None else PixelTransform.from_json(stored)
-        config: Any = network.config
-        self.patch_px = config.patch_size if config.model_type.startswith("siglip2") else None
+        self.transform = None if stored is None else pixels_from_json(stored)
+        self.hears_mask = architecture.get("hears_mask", False)
+        self.steps_last = architecture.get("steps_last", False)
 
     def forward(self, inputs: dict[str, Tensor]) -> Features:
         features = pooled(*self._output(inputs), self.pool)[:, None]
@@ -164,27 +175,30 @@ class _Network(nn.Module):
             mask = inputs["mask"]
             return self.network(input_ids=inputs["ids"], attention_mask=mask.long()), mask
         if self.modality == "audio":
-            values = inputs["values"].float()
-            if not getattr(self.network.config, "enable_fusion", False):
-                return self.network(values), None
-            return self.network(values, is_longer=torch.zeros_like(values[:, :1, 0, 0], dtype=torch.bool)), None
+            return self._of_sound(inputs["values"].float(), inputs["lengths"])
         assert self.transform is not None
         pixels = self.transform.normalise(inputs["values"])
-        if self.patch_px:
-            return self.network(**_patches(pixels, self.patch_px)), None
-        return self.network(pixels), None
+        if "shapes" not in inputs:
+            return self.network(pixels), None
+        mask = real_patches(inputs["shapes"], pixels.shape[1])
+        patches = pixels * mask[..., None]
+        found = self.network(pixel_values=patches, pixel_attention_mask=mask.long(), spatial_shapes=inputs["shapes"])
+        return found, mask
 
-
-def _patches(pixels: Tensor, patch_px: int) -> dict[str, Tensor]:
-    """A picture as the row of patches that SigLIP 2 reads."""
-    patches = F.unfold(pixels, patch_px, stride=patch_px)  # (P, 3 p p, N), channel first
-    patches = patches.unflatten(1, (3, -1)).permute(0, 3, 2, 1).flatten(2)  # (P, N, p p 3), channel last
-    shape = torch.tensor([side // patch_px for side in pixels.shape[2:]], device=pixels.device)
-    return {
-        "pixel_values": patches,
-        "pixel_attention_mask": torch.ones(patches.shape[:2], dtype=torch.long, device=pixels.device),
-        "spatial_shapes": shape.expand(len(pixels), 2),
-    }
+    def _of_sound(self, values: Tensor, lengths: Tensor) -> tuple[Any, Tensor | None]:
+        """Positions of the hidden state that hear nothing but padding do not count."""
+        settings = {}
+        if self.hears_mask:
+            settings["attention_mask"] = (torch.arange(values.shape[1], device=values.device) < lengths[:, None]).long()
+        if getattr(self.network.config, "enable_fusion", False):
+            settings["is_longer"] = torch.zeros_like(values[:, :1, 0, 0], dtype=torch.bool)
+        found = self.network(values, **settings)
+        hidden = found.last_hidden_state
+        if hidden.ndim > 3:
+            return found, None
+        num_steps = values.shape[-1 if self.steps_last else 1]
+        heard = (lengths * hidden.shape[1] + num_steps - 1) // num_steps
+        return found, torch.arange(hidden.shape[1], device=values.device) < heard.clamp(min=1)[:, None]
 
 
 def _wrapped(model: Any, architecture: Architecture) -> _Network:
@@ -206,7 +220,9 @@ def _model_class(model_type: str, *, load: bool = False) -> Any:
     if model_type in _UNMAPPED:
         found = getattr(transformers, _UNMAPPED[model_type])
         return found.from_pretrained if load else found
-    return transformers.AutoModel.from_pretrained if load else transformers.AutoModel.from_config
+    if load:
+        return functools.partial(transformers.AutoModel.from_pretrained, trust_remote_code=False)
+    return transformers.AutoModel.from_config
 
 
 def _source(name: EncoderName) -> str:
@@ -221,62 +237,31 @@ def _config(name: EncoderName) -> Any:
             raise ConfigError(unknown_name("model type of transformers", name.name, CONFIG_MAPPING.keys()))
         return CONFIG_MAPPING[name.name]()
     with loading(name, "configuration"):
-        return AutoConfig.from_pretrained(_source(name))
-
-
-def _pixel_processor(name: EncoderName, config: Any, modality: str) -> dict[str, Any]:
-    """The settings of the network's image or video processor."""
-    import transformers
-
-    if not (name.random and name.folder is None):
-        with loading(name, "preprocessing"):
-            if modality == "video" and config.model_type == "vjepa2":
-                return transformers.AutoVideoProcessor.from_pretrained(_source(name)).to_dict()
-            return transformers.AutoImageProcessor.from_pretrained(_source(name)).to_dict()
-    vision = getattr(config, "vision_config", config)
-    size = getattr(vision, "image_size", None) or getattr(vision, "crop_size", None)
-    if size is None:
-        raise ConfigError(f"{name} does not look at pictures: its configuration has no image_size")
-    # Nothing is known of weights that there are not: a scale of -1 to 1.
-    scale = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    return {"size": {"height": size, "width": size}, "resample": 3, **scale}
-
-
-def _pixel_transform(processor: dict[str, Any], vision: Any, name: EncoderName) -> PixelTransform:
-    if abs(processor.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-6:
-        raise ConfigError(f"{name} rescales pixels by {processor['rescale_factor']}; mmrec rescales by 1 / 255 only")
-    size, crop = processor.get("size") or {}, processor.get("crop_size") if processor.get("do_center_crop") else None
-    resize_px = size.get("shortest_edge")
-    shape = crop or (size if resize_px is None else {"height": resize_px, "width": resize_px})
-    if "height" not in shape:  # SigLIP 2 takes any number of patches; here it is a square of as many as its processor's
-        side = int(processor.get("max_num_patches", 256) ** 0.5) * vision.patch_size
-        shape = {"height": side, "width": side}
-    if resize_px is None and crop and (size["height"], size["width"]) != (crop["height"], crop["width"]):
-        resize_px = min(size["height"], size["width"])
-    normalise = processor.get("do_normalize", True)
-    return PixelTransform(
-        height=shape["height"],
-        width=shape["width"],
-        resize_px=resize_px,
-        interpolation=_RESAMPLING.get(int(processor.get("resample", 2)), "another"),
-        mean=tuple(processor["image_mean"]) if normalise else (0.0, 0.0, 0.0),
-        std=tuple(processor["image_std"]) if normalise else (1.0, 1.0, 1.0),
-    )
+        return AutoConfig.from_pretrained(_source(name), trust_remote_code=False)
 
 
 def _text_pool(name: EncoderName, model_type: str) -> str:
     """As sentence-transformers has stored it beside the network, else as its family does it."""
-    path = None if name.folder is None else name.folder / "1_Pooling" / "config.json"
-    if path is not None and path.is_file():
-        stored = json.loads(path.read_text())
-        modes = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
-        chosen = [mode for key, mode in modes.items() if stored.get(key)] or [stored.get("pooling_mode")]
-        if len(chosen) != 1 or chosen[0] not in modes.values():
-            raise ConfigError(f"{path} asks for a pooling that mmrec has not; give pool mean, cls or last")
-        return chosen[0]
+    stored = stored_pool(name, _source(name))
+    if stored is not None:
+        return stored
     if any(family in model_type for family in ("clip", "siglip")):
         return "pooler"
     return "last" if model_type in _CAUSAL_LAST else "mean"
+
+
+def _of_more_blocks(model: Any, unexpected: list[str]) -> str | None:
+    """The first of the unexpected weights that belongs to a block above the highest of its list."""
+    highest: dict[str, int] = {}
+    for key in model.state_dict():
+        for found in re.finditer(r"\.(\d+)\.", key):
+            start = key[: found.start()]
+            highest[start] = max(highest.get(start, 0), int(found[1]))
+    for key in sorted(unexpected):
+        for found in re.finditer(r"\.(\d+)\.", key):
+            if int(found[1]) > highest.get(key[: found.start()], int(found[1])):
+                return key
+    return None
 
 
 @contextlib.contextmanager
