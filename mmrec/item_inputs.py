@@ -118,7 +118,7 @@ class CatalogInputs:
             return preprocessing.known().copy()
         if name not in self.dataset.modalities:
             has = ", ".join(self.dataset.modalities) or "none"
-            raise ConfigError(f"the model encodes {name!r}, of which {self.dataset.path} has nothing (it has: {has})")
+            raise ConfigError(f"the model encodes {name!r}, of which {self.dataset.place} has nothing (it has: {has})")
         return self.dataset.present(name).copy()
 
     def batch(

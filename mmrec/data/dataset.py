@@ -37,7 +37,7 @@ class Dataset:
     def __init__(self, path: Path, manifest: dict[str, Any], remote: RemoteFolder | None = None):
         self.path = path
         self.manifest = manifest
-        self._remote = remote
+        self.remote = remote
         self._items = _read_items(path / "items.parquet", manifest)
         self._reader = ShardReader(path) if remote is None else remote.shards
         self._locations: dict[str, dict[str, np.ndarray]] = {}
@@ -65,11 +65,16 @@ class Dataset:
         return cls(path, manifest)
 
     def __reduce__(self) -> tuple:
-        return Dataset, (self.path, self.manifest, self._remote)
+        return Dataset, (self.path, self.manifest, self.remote)
 
     @property
     def name(self) -> str:
         return self.manifest["name"]
+
+    @property
+    def place(self) -> str:
+        """The folder or URL, for messages."""
+        return str(self.path) if self.remote is None else self.remote.url
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -110,7 +115,7 @@ class Dataset:
             alike = [known for known in self._index_of if known[:2] == str(item_id)[:2]]
             nearest = difflib.get_close_matches(str(item_id), alike[:20_000], n=1)
             hint = f"; perhaps you meant {nearest[0]!r}" if nearest else ""
-            listing = self.path / "items.parquet"
+            listing = f"{self.place}/items.parquet"
             raise DataError(f"unknown item_id {item_id!r}{hint}; {listing} lists all {self.num_items:,}")
         return idx
 
@@ -239,7 +244,7 @@ class Dataset:
         return column.fill_null(float("nan")).to_numpy()
 
     def _file(self, name: str) -> Path:
-        return self.path / name if self._remote is None else self._remote.copy(name)
+        return self.path / name if self.remote is None else self.remote.copy(name)
 
     def _where(self, modality: str) -> dict[str, np.ndarray]:
         if modality not in self._locations:
@@ -268,7 +273,7 @@ class Dataset:
 
     def _misfit(self, name: str, ending: str, found: np.ndarray) -> DataError:
         return DataError(
-            f"{self.path}/features/{name}.{ending} holds {found.dtype} of shape {found.shape}, which does not go with "
+            f"{self.place}/features/{name}.{ending} holds {found.dtype} of shape {found.shape}, which does not go with "
             f"{self.num_items:,} items; run `mmrec check`, and ingest the data again"
         )
 

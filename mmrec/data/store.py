@@ -86,6 +86,11 @@ class Store:
             return []
         return [path.removeprefix(root).lstrip("/") for path in self._insist("", lambda: files.find(root))]
 
+    def is_empty(self) -> bool:
+        """Whether no file lies below the URL."""
+        files, root = self._connection()
+        return not self._insist("", lambda: any(names for _, _, names in files.walk(root)))
+
     def read(self, name: str, *, insist: bool = True) -> bytes:
         """A whole file.
 

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import pickle
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from mmrec.data.block_cache import BlockCache
 from mmrec.data.dataset import Dataset, verify_dataset
 from mmrec.data.stream import stream_items
 from mmrec.errors import ConfigError, DataError, MediaError
+from tests.data.s3_server import s3_server
 
 MEDIA = ("image", "text", "audio", "video")
 
@@ -286,27 +286,9 @@ def test_settings_that_make_no_sense_are_refused(url, monkeypatch):
 
 
 @pytest.fixture
-def s3(monkeypatch) -> Iterator[str]:
-    """URL of an empty bucket of an S3 server on this machine."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install s3fs 'moto[server]'")
-    server = pytest.importorskip("moto.server", reason="moto is not installed: pip install s3fs 'moto[server]'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = server.ThreadedMotoServer("127.0.0.1", port=port, verbose=False)
-    running.start()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{port}"  # moto keeps the buckets of former servers
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(bucket)
-    yield f"s3://{bucket}"
-    running.stop()
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
+def s3() -> Iterator[str]:
+    with s3_server() as bucket:
+        yield bucket
 
 
 def test_a_dataset_on_s3_is_the_dataset_on_the_disk(s3, tiny_dataset, tiny_dataset_path):

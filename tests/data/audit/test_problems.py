@@ -415,5 +415,5 @@ def test_the_command_prints_each_problem_and_says_so_by_its_exit_code(copy, caps
     assert main(["check", str(copy), "--html", str(tmp_path / "page.html")]) == 2
     printed = capsys.readouterr()
     assert "items.parquet: item_id 'i05' on more than one row" in printed.out
-    assert printed.err.strip() == f"1 problems in {copy}"
+    assert printed.err.strip() == f"1 problem in {copy}"
     assert "on more than one row" in (tmp_path / "page.html").read_text()
