@@ -135,11 +135,21 @@ class Dataset:
                 _list_column(table, name) if name in table.column_names else None
                 for name in ("items", "timestamps", "split", "weights")
             )
+            table["user_id"].validate(full=True)  # damaged offsets would have Arrow read anywhere
             user_ids = table["user_id"].to_pylist()
         except (pa.ArrowException, OSError, KeyError, IndexError, AttributeError) as error:
             raise _unreadable(file, "Arrow", error) from error
         if items is None:
             raise _unreadable(file, "Arrow", KeyError("no column 'items'"))
+        for name, column in (("timestamps", timestamps), ("split", split), ("weights", weights)):
+            if column is not None and not np.array_equal(column[0], items[0]):
+                reason = f"lists of column {name!r} are not as long as those of 'items'"
+                raise _unreadable(file, "Arrow", ValueError(reason))
+        if len(items[1]) and not 0 <= items[1].min() <= items[1].max() < self.num_items:
+            raise DataError(
+                f"{file}: events name items outside of 0 to {self.num_items - 1:,}; run `mmrec check`, and ingest the "
+                "data again"
+            )
         return Sequences(
             user_ids=id_array(user_ids),
             offsets=items[0],
@@ -338,4 +348,7 @@ def _unreadable(file: Path, kind: str, error: Exception) -> DataError:
 def _list_column(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Offsets and values of a list column, without a copy: the file holds one batch."""
     chunk = table[name].chunk(0)
-    return chunk.offsets.to_numpy(), chunk.values.to_numpy()
+    offsets, values = chunk.offsets.to_numpy(), chunk.values.to_numpy()
+    if offsets[0] != 0 or offsets[-1] != len(values) or (np.diff(offsets) < 0).any():
+        raise pa.ArrowInvalid(f"lists of column {name!r} do not hang together")
+    return offsets, values

@@ -167,6 +167,116 @@ def test_processes_share_a_cache_that_is_too_small_for_them(tiny_dataset, cache)
     assert not list(cache.rglob("*.tmp-*"))
 
 
+def test_a_count_of_the_cache_that_is_damaged_is_counted_anew(tmp_path):
+    """The file in which processes share the size of all blocks, as a machine that went down may leave it."""
+    blocks = BlockCache(tmp_path, max_bytes=50_000)
+    for number, left in enumerate((b"\0" * 16, "²³".encode(), b"-5", b"\xff\xfe", b"9" * 100)):
+        (tmp_path / "size").write_bytes(left)
+        for part in range(8):
+            name = f"shard/{number}-{part}"
+            assert blocks.read(name, 10_000, 0, 2, lambda: bytes(10_000)) == bytes(2)
+        assert sum(path.stat().st_size for path in tmp_path.glob("shard/*")) <= 50_000
+
+
+def test_a_copy_that_was_damaged_on_this_machine_is_fetched_again(url, cache, tiny_dataset):
+    """Of the same size, so that only its hash tells: a page that a disk has lost."""
+    Dataset.open(url).features("vec")
+    copies = [path for path in (cache / "datasets").rglob("*") if path.is_file()]
+    assert len(copies) == 5
+    for path in copies:
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    assert_equal(Dataset.open(url), tiny_dataset)
+
+
+def test_a_download_that_was_killed_leaves_nothing_that_stays(url, cache, tiny_dataset):
+    """What others left is removed when it is an hour old: until then its owner may be at work."""
+    folder = Dataset.open(url).path
+    block = cache / "blocks" / "0123" / "000000.tmp-0123"
+    block.parent.mkdir(parents=True)
+    old, fresh = folder / "items.parquet.tmp-00000000", folder / "items.parquet.tmp-11111111"
+    for path in (old, fresh, block):
+        path.write_bytes(b"half")
+    for path in (old, block):
+        os.utime(path, (1, 1))
+    (folder / "errors.parquet").unlink()
+    assert_equal(Dataset.open(url), tiny_dataset)
+    assert not old.exists()
+    assert fresh.exists()
+    BlockCache(cache / "blocks", max_bytes=1)._remove_oldest()
+    assert not block.exists()
+
+
+def test_a_full_disk_is_one_line_that_says_what_to_do(url, cache):
+    """A limit on the size of files stands for the disk."""
+    Dataset.open(url)
+    program = (
+        "import resource, sys\n"
+        "import numpy as np\n"
+        "from mmrec.data.dataset import Dataset\n"
+        "from mmrec.errors import DataError\n"
+        "dataset = Dataset.open(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
+        "for read in (lambda: dataset.read('image', int(np.flatnonzero(dataset.present('image'))[0])),\n"
+        "             lambda: Dataset.open(sys.argv[1]).features('vec')):\n"
+        "    try:\n"
+        "        read()\n"
+        "    except DataError as error:\n"
+        "        print(error)\n"
+    )
+    tiny = next(cache.glob("datasets/*"))
+    shutil.rmtree(tiny / "features", ignore_errors=True)
+    source = f"file://{on_disk(url, cache)}"
+    done = subprocess.run([sys.executable, "-c", program, source], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    blocks, small = done.stdout.splitlines()
+    assert (
+        blocks
+        == f"cannot keep blocks in {cache}/blocks: File too large; make room, or set MMREC_CACHE and MMREC_CACHE_GB"
+    )
+    assert "cannot keep" in small
+    assert small.endswith("File too large; make room, or set MMREC_CACHE")
+    assert not list(cache.rglob("*.tmp-*"))
+
+
+def on_disk(url: str, cache: Path) -> Path:
+    """A folder with the files of ``url``."""
+    folder = cache.parent / "on_disk"
+    files, root = fsspec.core.url_to_fs(url)
+    for path in files.find(root):
+        target = folder / path.removeprefix(f"{root}/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(files.cat_file(path))
+    return folder
+
+
+def test_a_dataset_that_is_replaced_while_it_is_read_is_noticed(url, tiny_dataset, tmp_path):
+    """Shards of another dataset under the same names: not one medium of it is served, and the run is told why."""
+    dataset = Dataset.open(url)
+    item = int(np.flatnonzero(dataset.present("image"))[0])
+    files = MemoryFileSystem()
+    former = {path: files.cat_file(path) for path in files.find("/bucket/tiny")}
+    name = "/bucket/tiny/media/shard-00000.tar"
+    manifest = "/bucket/tiny/manifest.json"
+    sha256 = dataset.manifest["files"]["media/shard-00000.tar"]["sha256"]
+    files.pipe_file(
+        manifest, former[manifest].replace(sha256.encode(), hashlib.sha256(b"another").hexdigest().encode())
+    )
+    told = rf"{url} was replaced or removed while it was read; give the command again"
+    for tar in (bytes(len(former[name])), former[name][:1000]):  # of the same size, and a shorter one
+        files.pipe_file(name, tar)
+        with pytest.raises(DataError, match=told):
+            dataset.read("image", item)
+        with pytest.raises(DataError, match=told):
+            list(stream_items(dataset))
+    files.rm("/bucket/tiny", recursive=True)
+    with pytest.raises(DataError, match=told):
+        dataset.read("image", item)
+    for path, data in former.items():
+        files.pipe_file(path, data)
+    assert_equal(dataset, tiny_dataset)
+
+
 class FlakyFileSystem(MemoryFileSystem):
     """A store whose every request fails some times, in turn with an error, a time-out and a short answer."""
 
