@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from mmrec.data.audit.error_table import error_problems, left_out_problems
 from mmrec.data.audit.feature_rows import feature_problems
 from mmrec.data.audit.folder import AuditedFolder
 from mmrec.data.audit.histories import HistoryTable, history_problems, read_histories
@@ -64,6 +65,9 @@ def _contents(folder: AuditedFolder) -> Iterator[str]:
             yield line
         yield from feature_problems(path, manifest, items["item_id"] if "item_id" in items.columns else None)
     yield from media_problems(folder, items if usable else None)
+    if errors is not None:
+        yield from error_problems(errors, items if usable else None)
+    yield from left_out_problems(manifest["interactions"])
     histories, faults = read_histories(path)
     yield from faults
     if histories is not None:
