@@ -27,11 +27,12 @@ def check(dataset: tyro.conf.Positional[Path], html: Path | None = None) -> int:
     and media that are nearly the same. Exit code 2 if something is wrong, 0 if things are only suspicious.
 
     Args:
-        dataset: folder made by `mmrec ingest`.
+        dataset: folder made by `mmrec ingest`, or a URL.
         html: page to write: drawings, thumbnails, near-duplicates side by side. It needs no network.
     """
     from mmrec.data.audit import near_duplicate_lines, near_duplicates, problems, render_page, suspicions
     from mmrec.data.dataset import Dataset
+    from mmrec.data.store import url_of
 
     if html is not None and (html.is_dir() or not html.resolve().parent.is_dir()):
         raise ConfigError(f"--html {html} is a folder or lies in none; give the path of a page to write")
@@ -42,7 +43,8 @@ def check(dataset: tyro.conf.Positional[Path], html: Path | None = None) -> int:
         if html is not None:
             html.write_text(render_page(dataset, None, wrong, [], []), encoding="utf-8")
             print(f"page: {html}")
-        print(f"{len(wrong)} problems in {dataset}", file=sys.stderr)
+        number = "1 problem" if len(wrong) == 1 else f"{len(wrong):,} problems"
+        print(f"{number} in {url_of(dataset) or dataset}", file=sys.stderr)
         return 2
     data = Dataset.open(dataset)
     near = list(near_duplicates(data))
@@ -58,12 +60,12 @@ def check(dataset: tyro.conf.Positional[Path], html: Path | None = None) -> int:
 
 
 def print_dataset(path: Path) -> None:
-    """Counts of the dataset folder ``path``, and the media in it."""
+    """Counts of the dataset ``path``, a folder or a URL, and the media in it."""
     from mmrec.data.audit import facts
     from mmrec.data.dataset import Dataset
 
     data = Dataset.open(path)
-    table = _table(f"{data.name}: {path}", "what", "value")
+    table = _table(f"{data.name}: {data.place}", "what", "value")
     for name, value in facts(data).items():
         table.add_row(name, value)
     _print(table, _coverage_table(data))

@@ -118,7 +118,7 @@ class CatalogInputs:
             return preprocessing.known().copy()
         if name not in self.dataset.modalities:
             has = ", ".join(self.dataset.modalities) or "none"
-            raise ConfigError(f"the model encodes {name!r}, of which {self.dataset.path} has nothing (it has: {has})")
+            raise ConfigError(f"the model encodes {name!r}, of which {self.dataset.place} has nothing (it has: {has})")
         return self.dataset.present(name).copy()
 
     def batch(
@@ -201,7 +201,7 @@ class CatalogInputs:
     def samples_once(self, name: str, item_idx: np.ndarray) -> tuple[np.ndarray, dict[str, Tensor]]:
         """Collated inputs of a modality for one use, not kept in memory, and the items that could be read."""
         column = self.inputs.modalities.index(name)
-        decoded = self._pool.map(lambda index: self._decode(column, index), item_idx.tolist())
+        decoded = self._decode(column, item_idx.tolist())
         found = [(index, sample) for index, sample in zip(item_idx, decoded, strict=True) if sample is not None]
         items = np.array([index for index, _ in found], dtype=np.int64)
         samples = [sample for _, sample in found]
@@ -245,7 +245,7 @@ class CatalogInputs:
             return self._tables[name][self._rows[name][item_idx]]
         kept = self._kept[name]
         missing = [index for index in item_idx.tolist() if index not in kept]
-        fresh = dict(zip(missing, self._pool.map(lambda index: self._decode(column, index), missing), strict=True))
+        fresh = dict(zip(missing, self._decode(column, missing), strict=True))
         for index, sample in fresh.items():
             size = getattr(sample, "nbytes", 8)
             if sample is not None and size <= self._room:
@@ -254,20 +254,26 @@ class CatalogInputs:
         samples = [kept[index] if index in kept else fresh[index] for index in item_idx.tolist()]
         return [sample for sample in samples if sample is not None]
 
-    def _decode(self, column: int, index: int) -> Any:
-        """The item's sample; None, with the modality masked from now on, where the medium is damaged."""
+    def _decode(self, column: int, items: list[int]) -> list[Any]:
+        """Samples of items; None, with the modality masked from now on, where the medium is damaged."""
         name = self.inputs.modalities[column]
         preprocessing = self.inputs.preprocessings[name]
         if isinstance(preprocessing, ItemIdPreprocessing):
-            return preprocessing(index)
-        self._faults.read()
-        try:
-            raw: Any = self.dataset.read(name, index)
-            return preprocessing(raw)
-        except MediaError as error:
-            self.present[index, column] = False
-            self._faults.fault(f"{name} of item {self.dataset.item_ids[index]}: {error}")
-            return None
+            return [preprocessing(index) for index in items]
+
+        def decode(index: int) -> Any:
+            try:
+                raw: Any = self.dataset.read(name, index)
+                return preprocessing(raw)
+            except MediaError as error:
+                return error
+
+        samples = list(self._pool.map(decode, items))
+        damaged = {index: found for index, found in zip(items, samples, strict=True) if isinstance(found, MediaError)}
+        self.present[list(damaged), column] = False
+        named = [f"{name} of item {self.dataset.item_ids[index]}: {error}" for index, error in damaged.items()]
+        self._faults.tally(len(items), named)
+        return [None if isinstance(sample, MediaError) else sample for sample in samples]
 
     def _stack(self, column: int, name: str) -> None:
         """Turn kept samples of equal shape into one array, so that a batch is one indexing operation."""

@@ -22,14 +22,14 @@ def check_new_items(former: Dataset, items: pl.DataFrame) -> None:
     again = [item_id for item_id in items["item_id"].to_list() if item_id in known]
     if again:
         raise DataError(
-            f"{len(again):,} of the items are in {former.path} already, for example {again[0]!r}; append new items "
+            f"{len(again):,} of the items are in {former.place} already, for example {again[0]!r}; append new items "
             "only, and ingest everything again where old ones have changed"
         )
     for name in items.columns:
         kinds = [table.schema.get(name, pl.Null()) for table in (former.attributes, items)]
         if not _go_together(*kinds):
             raise DataError(
-                f"column {name!r} of the new items is of type {kinds[1]}, in {former.path} it is of type {kinds[0]}; "
+                f"column {name!r} of the new items is of type {kinds[1]}, in {former.place} it is of type {kinds[0]}; "
                 "give it the same type"
             )
 
@@ -58,13 +58,13 @@ def join_features(former: Dataset, new: dict[str, FeatureRows]) -> dict[str, Fea
         rows = new[name].new if name in new else None
         if rows is not None and rows.shape[1] != vectors.shape[1]:
             raise DataError(
-                f"--features {name}: {rows.shape[1]} numbers a row, but {vectors.shape[1]} in {former.path}; "
+                f"--features {name}: {rows.shape[1]} numbers a row, but {vectors.shape[1]} in {former.place}; "
                 "give vectors of the same model"
             )
         joined[name] = FeatureRows(new=rows, former=vectors, present=former.present(name))
     for name in new:
         if name not in joined:
-            raise DataError(f"--features {name}: {former.path} has no such vectors; ingest everything again with them")
+            raise DataError(f"--features {name}: {former.place} has no such vectors; ingest everything again with them")
     return joined
 
 
@@ -82,7 +82,7 @@ def append_histories(former: Dataset, added: Histories, number_of: np.ndarray, n
     """
     sequences = former.sequences
     if sequences.order == "position":
-        raise DataError(f"{former.path} orders events by position, which does not go on; ingest everything again")
+        raise DataError(f"{former.place} orders events by position, which does not go on; ingest everything again")
     before = {
         "items": number_of[sequences.item_idx].astype(np.int32),
         "timestamps": sequences.timestamps,
@@ -92,7 +92,7 @@ def append_histories(former: Dataset, added: Histories, number_of: np.ndarray, n
     before = {column: values for column, values in before.items() if values is not None}
     if before.keys() != added.columns.keys():
         raise DataError(
-            f"{name} has {', '.join(sorted(added.columns))} of events, {former.path} has {', '.join(sorted(before))}; "
+            f"{name} has {', '.join(sorted(added.columns))} of events, {former.place} has {', '.join(sorted(before))}; "
             "append events that are told in the same way"
         )
     columns = {column: np.concatenate([values, added.columns[column]]) for column, values in before.items()}

@@ -20,6 +20,7 @@ from mmrec.data.manifest import MEDIA_MODALITIES
 from mmrec.data.media_facts import media_facts
 from mmrec.data.shards import shard_name
 from mmrec.data.writer import Writer
+from mmrec.errors import DataError
 
 __all__ = ["NewData", "assemble", "next_key"]
 
@@ -100,12 +101,20 @@ def next_key(former: Dataset | None) -> int:
 
 
 def _share_former_shards(writer: Writer, former: Dataset | None) -> int:
-    """Take the shards of the former version as they are; how many there are."""
+    """Take the shards of the former version as they are, from wherever it lies; how many there are."""
     if former is None:
         return 0
     shards = {name: facts for name, facts in former.manifest["files"].items() if name.startswith("media/")}
     for name, facts in shards.items():
-        writer.share(name, former.path / name, facts)
+        if former.remote is None:
+            writer.share(name, former.path / name, facts)
+            continue
+        former.remote.fetch(name, writer.path(name))
+        writer.done(name, facts["n"])
+        if writer.files[name] != facts:
+            raise DataError(
+                f"{former.place}/{name} is damaged: its sha256 is not that of the manifest; ingest it again"
+            )
     return len(shards)
 
 

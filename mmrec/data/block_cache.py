@@ -8,6 +8,7 @@ removed at any time.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -19,7 +20,7 @@ from pathlib import Path
 from mmrec.data.shard_reader import OpenFile, OpenFiles
 from mmrec.errors import DataError
 
-__all__ = ["BlockCache"]
+__all__ = ["BlockCache", "remove_abandoned"]
 
 # Removing goes on down to this share of the bound, so that not every new block starts it again.
 _KEPT_SHARE = 0.9
@@ -49,8 +50,11 @@ class BlockCache:
             DataError: if the block cannot be kept.
         """
         block = self._files.get(name, lambda: self._open(name, size, fetch))
-        block.touch()
-        return block.read(end - begin, begin)
+        try:
+            block.touch()
+            return block.read(end - begin, begin)
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def drop(self, name: str) -> None:
         """Forget a block, so that it is fetched again."""
@@ -63,6 +67,8 @@ class BlockCache:
                 handle = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return self._fetch(name, fetch)
+            except OSError as error:
+                raise self._unusable(error) from error
             block = OpenFile(handle)
             # A block is written in full before it has its name, but a machine that went down may have lost its end.
             return block if os.fstat(handle).st_size == size else self._fetch(name, fetch)
@@ -80,18 +86,22 @@ class BlockCache:
             self._make_room(len(data))
         except OSError as error:
             scratch.unlink(missing_ok=True)
-            raise DataError(
-                f"cannot keep blocks in {self.folder}: {error}; make room, or set MMREC_CACHE and MMREC_CACHE_GB"
-            ) from error
+            raise self._unusable(error) from error
         return block
+
+    def _unusable(self, error: OSError) -> DataError:
+        return DataError(
+            f"cannot keep blocks in {self.folder}: {error.strerror}; make room, or set MMREC_CACHE and MMREC_CACHE_GB"
+        )
 
     def _make_room(self, added: int) -> None:
         """Add to the size that all processes share, and remove blocks if that is past the bound."""
-        with (self.folder / "size").open("a+") as file:
+        with (self.folder / "size").open("a+", encoding="latin-1") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            known = file.read()
-            total = int(known) + added if known else self.max_bytes + 1  # nobody has counted yet
+            known = file.read(32)
+            # Nobody has counted yet, or a machine that went down has left something else.
+            total = int(known) + added if known.isdecimal() and known.isascii() else self.max_bytes + 1
             if total > self.max_bytes:
                 total = self._remove_oldest()
             file.truncate(0)
@@ -100,6 +110,9 @@ class BlockCache:
     def _remove_oldest(self) -> int:
         """Remove the least recently used blocks; the bytes that stay."""
         blocks, total = [], 0
+        for folder in self.folder.iterdir():
+            if folder.is_dir():
+                remove_abandoned(folder)
         for path in self.folder.glob("*/*"):
             try:
                 facts = path.stat()
@@ -108,8 +121,6 @@ class BlockCache:
             if ".tmp-" not in path.name:
                 blocks.append((facts.st_mtime_ns, facts.st_size, path))
                 total += facts.st_size
-            elif time.time() - facts.st_mtime > _ABANDONED_S:
-                path.unlink(missing_ok=True)
         if total <= self.max_bytes:
             return total
         for _, size, path in sorted(blocks):
@@ -118,3 +129,11 @@ class BlockCache:
             path.unlink(missing_ok=True)
             total -= size
         return total
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files (``NAME.tmp-...``) that processes which were killed have left in ``folder``."""
+    for path in folder.glob("*.tmp-*"):
+        with contextlib.suppress(FileNotFoundError):  # another process did it
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                path.unlink()

@@ -7,10 +7,12 @@ Beside the dataset to be made, ``OUT.build/`` holds::
     units/          of each unit, by its key: KEY-0.tar and so on, KEY.parquet (facts of its items), KEY.errors.parquet
     dataset/        the dataset while it is put together; renamed to OUT when it is complete
     former/         the dataset that OUT was before --overwrite, until the new one stands there; then old/
+    uploaded.jsonl  of a dataset that goes to a URL: what has arrived there
     lock            held by the process that builds
 
 A unit is found again by the key of all that decides its bytes; the same command goes on after the last line, and
-another one takes what serves it too. The folder goes away when the dataset is complete.
+another one takes what serves it too. The folder goes away when the dataset is complete. Where OUT is a URL it lies in
+the cache folder of this machine (remote.py) until everything has arrived.
 """
 
 from __future__ import annotations
@@ -34,7 +36,11 @@ from mmrec.data.durable import flush, write_whole
 from mmrec.data.error_rows import ERROR_COLUMNS
 from mmrec.data.executors import Executor
 from mmrec.data.manifest import MANIFEST
+from mmrec.data.manifest import SCHEMA as DATASET_SCHEMA
+from mmrec.data.remote import cache_folder
+from mmrec.data.store import url_of
 from mmrec.data.units import UnitResult, UnitSettings
+from mmrec.data.upload import RemoteOut
 from mmrec.errors import DataError
 
 __all__ = ["BuildFolder", "run_build"]
@@ -63,12 +69,16 @@ class BuildFolder:
     """The folder of a build that goes on where it was killed.
 
     Args:
-        out: the dataset to be made.
+        out: the dataset to be made; a folder, or a URL.
     """
 
     def __init__(self, out: Path) -> None:
-        self.out = out
-        self.path = out.with_name(f"{out.name}.build")
+        url = url_of(out)
+        if url is not None and url.startswith("file:///"):
+            url, out = None, Path(url.removeprefix("file://"))
+        self.out = out if url is None else cache_folder() / "builds" / hashlib.sha256(url.encode()).hexdigest()[:16]
+        self.path = self.out.with_name(f"{self.out.name}.build")
+        self._remote = None if url is None else RemoteOut(url, self.path / "uploaded.jsonl")
         self.units = self.path / "units"
         self.dataset = self.path / "dataset"
         self.records: dict[str, dict[str, Any]] = {}
@@ -84,14 +94,37 @@ class BuildFolder:
         """
         if not self.path.exists():
             return False
-        facts, manifest = self._read_facts(), self.out / MANIFEST
-        return manifest.is_file() and (not facts or facts.get("manifest") == _sha256(manifest))
+        facts, manifest = self._read_facts(), self.standing_manifest()
+        return manifest is not None and (not facts or facts.get("manifest") == hashlib.sha256(manifest).hexdigest())
+
+    def standing_manifest(self) -> bytes | None:
+        """That of the dataset which stands at ``out``; None if there is none.
+
+        Raises: DataError if a URL holds something else, or does not answer.
+        """
+        if self._remote is not None:
+            return self._remote.manifest()
+        file = self.out / MANIFEST
+        return file.read_bytes() if file.is_file() else None
+
+    def refuse_existing(self, *, overwrite: bool) -> None:
+        """Raises: DataError if something stands at ``out`` that may not be replaced."""
+        manifest = self.standing_manifest()
+        place = self.out if self._remote is None else self._remote.url
+        if manifest is None if self._remote is not None else not self.out.exists():
+            return
+        if not overwrite:
+            raise DataError(f"{place} exists; give another --out, or --overwrite to replace it")
+        ours = manifest is not None and DATASET_SCHEMA.encode() in manifest
+        if not ours and not (self.out.is_dir() and not any(self.out.iterdir())):
+            raise DataError(f"{place} is no dataset folder, and --overwrite replaces nothing else; give another --out")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Take the folder, bring back what ``out`` was if its replacement was cut short, and read the ledger.
 
-        Raises: DataError if another process is building, or the folder is not mmrec's, or damaged.
+        Raises: DataError if another process is building, the folder is not mmrec's, or damaged, or nothing can be
+        written to a URL.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._read_facts()
@@ -109,6 +142,8 @@ class BuildFolder:
             shutil.rmtree(self._old, ignore_errors=True)
             self.units.mkdir(exist_ok=True)
             self._read_ledger()
+            if self._remote is not None:
+                self._remote.try_writing()
             yield
 
     def _read_facts(self) -> dict[str, Any]:
@@ -188,13 +223,17 @@ class BuildFolder:
 
     def publish(self) -> None:
         """Rename the finished ``dataset`` to ``out``, replacing what stands there, and remove the folder."""
-        write_whole(self._facts, json.dumps({"schema": _SCHEMA, "manifest": _sha256(self.dataset / MANIFEST)}))
-        if self.out.exists():
-            if self._former.exists():
-                shutil.rmtree(self._former)
-            self.out.rename(self._former)
-        self.dataset.rename(self.out)
-        flush(self.out.parent)
+        digest = hashlib.sha256((self.dataset / MANIFEST).read_bytes()).hexdigest()
+        write_whole(self._facts, json.dumps({"schema": _SCHEMA, "manifest": digest}))
+        if self._remote is not None:
+            self._remote.publish(self.dataset)
+        else:
+            if self.out.exists():
+                if self._former.exists():
+                    shutil.rmtree(self._former)
+                self.out.rename(self._former)
+            self.dataset.rename(self.out)
+            flush(self.out.parent)
         self.remove()
 
     def remove(self) -> None:
@@ -223,7 +262,3 @@ def run_build(folder: BuildFolder, plan: BuildPlan, settings: UnitSettings, exec
 
 def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

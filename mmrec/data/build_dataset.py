@@ -22,7 +22,7 @@ from mmrec.data.error_rows import error_rows
 from mmrec.data.executors import EXECUTORS
 from mmrec.data.feature_sets import load_feature_sets
 from mmrec.data.interactions import build_histories
-from mmrec.data.manifest import MANIFEST, SCHEMA
+from mmrec.data.manifest import MANIFEST
 from mmrec.data.progress import progress
 from mmrec.data.tables import Table, read_interactions, read_items
 from mmrec.data.units import UnitSettings, package_versions
@@ -71,7 +71,7 @@ def build_dataset(config: BuildConfig, settings: BuildSettings, sources: Sources
         folder = BuildFolder(config.out)
         is_published = folder.seems_published()
         if not is_published:
-            _refuse_existing(config)
+            folder.refuse_existing(overwrite=config.overwrite)
         new = _read_tables(settings, sources)
         counts = _build(config, settings, sources, new, folder, is_published)
     except OSError as error:  # no space, no permission
@@ -169,7 +169,7 @@ def _build(
     )
     with folder.locked():
         if not is_published:
-            _refuse_existing(config)
+            folder.refuse_existing(overwrite=config.overwrite)
         with progress("reading and checking media", new.items.height, "items") as advance:
             records = run_build(folder, plan, units, EXECUTORS[config.executor](config.num_workers, advance))
         former = {} if new.former is None else new.former.manifest
@@ -180,11 +180,10 @@ def _build(
             "build": {**settings.told(), "features": list(new.features)},
         }
         counts = assemble(folder, plan, records, new, facts)
-        manifests = [path / MANIFEST for path in (folder.dataset, config.out)]
-        if is_published and manifests[0].read_bytes() == manifests[1].read_bytes():
+        if is_published and (folder.dataset / MANIFEST).read_bytes() == folder.standing_manifest():
             folder.remove()
         else:
-            _refuse_existing(config)
+            folder.refuse_existing(overwrite=config.overwrite)
             folder.publish()
     return counts
 
@@ -193,14 +192,3 @@ def unit_ground(units: UnitSettings) -> str:
     """Of the settings and versions that decide the bytes of units."""
     told = [units.versions, asdict(units.rules), units.shard_bytes, units.timeout_s]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def _refuse_existing(config: BuildConfig) -> None:
-    if not config.out.exists():
-        return
-    if not config.overwrite:
-        raise DataError(f"{config.out} exists; give another --out, or --overwrite to replace it")
-    manifest = config.out / MANIFEST
-    ours = config.out.is_dir() and manifest.is_file() and SCHEMA.encode() in manifest.read_bytes()
-    if not ours and not (config.out.is_dir() and not any(config.out.iterdir())):
-        raise DataError(f"{config.out} is no dataset folder, and --overwrite replaces nothing else; give another --out")

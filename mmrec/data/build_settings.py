@@ -19,7 +19,8 @@ class BuildConfig:
     """What every build can be asked for, whatever its tables. None is the default, or what a former version has."""
 
     out: Path
-    """The dataset folder to make."""
+    """The dataset folder to make, or a URL (s3://bucket/name): built in the cache folder of this machine, then written
+    there."""
     min_rating: float | None = None
     """Leave out events with a lower rating."""
     since: str | None = None
@@ -112,7 +113,7 @@ class BuildSettings:
             used[column] = what
 
     @classmethod
-    def after(cls, given: Mapping[str, Any], former: Mapping[str, Any], path: Path) -> BuildSettings:
+    def after(cls, given: Mapping[str, Any], former: Mapping[str, Any], path: str) -> BuildSettings:
         """Those of a new version of the dataset in ``path``: what is not given is as it was.
 
         The columns may have other names and the shards another size, the items are numbered anew, and ``until`` may

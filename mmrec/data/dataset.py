@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -14,16 +13,18 @@ import polars as pl
 import pyarrow as pa
 import xxhash
 
-from mmrec.data.manifest import MEDIA_MODALITIES, file_problems, fingerprint, read_manifest
+from mmrec.data.manifest import MEDIA_FIELDS, MEDIA_MODALITIES, file_problems, fingerprint, read_manifest
+from mmrec.data.npy import map_npy
 from mmrec.data.sequences import Sequences, id_array
 from mmrec.data.shard_reader import ShardReader
 from mmrec.data.shards import Location
-from mmrec.errors import DataError, unknown_name
+from mmrec.data.store import url_of
+from mmrec.errors import DataError, MediaError, unknown_name
 
 if TYPE_CHECKING:
     from mmrec.data.remote import RemoteFolder
 
-__all__ = ["Dataset", "verify_dataset"]
+__all__ = ["Dataset", "as_text", "verify_dataset"]
 
 
 class Dataset:
@@ -36,8 +37,8 @@ class Dataset:
     def __init__(self, path: Path, manifest: dict[str, Any], remote: RemoteFolder | None = None):
         self.path = path
         self.manifest = manifest
-        self._remote = remote
-        self._items = pl.read_parquet(path / "items.parquet")
+        self.remote = remote
+        self._items = _read_items(path / "items.parquet", manifest)
         self._reader = ShardReader(path) if remote is None else remote.shards
         self._locations: dict[str, dict[str, np.ndarray]] = {}
         self._places: dict[str, tuple[Callable[..., int], ...]] = {}
@@ -53,7 +54,7 @@ class Dataset:
         Raises:
             DataError: if the folder is no dataset, is of another schema version, or a file is missing or damaged.
         """
-        url = _url(path)
+        url = url_of(path)
         if url is not None:
             remote = _remote_folder(url)
             _refuse(remote.problems(verify=verify))
@@ -64,11 +65,16 @@ class Dataset:
         return cls(path, manifest)
 
     def __reduce__(self) -> tuple:
-        return Dataset, (self.path, self.manifest, self._remote)
+        return Dataset, (self.path, self.manifest, self.remote)
 
     @property
     def name(self) -> str:
         return self.manifest["name"]
+
+    @property
+    def place(self) -> str:
+        """The folder or URL, for messages."""
+        return str(self.path) if self.remote is None else self.remote.url
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -109,7 +115,7 @@ class Dataset:
             alike = [known for known in self._index_of if known[:2] == str(item_id)[:2]]
             nearest = difflib.get_close_matches(str(item_id), alike[:20_000], n=1)
             hint = f"; perhaps you meant {nearest[0]!r}" if nearest else ""
-            listing = self.path / "items.parquet"
+            listing = f"{self.place}/items.parquet"
             raise DataError(f"unknown item_id {item_id!r}{hint}; {listing} lists all {self.num_items:,}")
         return idx
 
@@ -122,15 +128,30 @@ class Dataset:
     @functools.cached_property
     def sequences(self) -> Sequences:
         """Histories of all users, mapped from the disk, oldest event first."""
-        source = pa.memory_map(str(self.path / "sequences" / "sequences.arrow"))
-        table = pa.ipc.open_file(source).read_all()
-        items, timestamps, split, weights = (
-            _list_column(table, name) if name in table.column_names else None
-            for name in ("items", "timestamps", "split", "weights")
-        )
-        assert items is not None
+        file = self.path / "sequences" / "sequences.arrow"
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+            items, timestamps, split, weights = (
+                _list_column(table, name) if name in table.column_names else None
+                for name in ("items", "timestamps", "split", "weights")
+            )
+            table["user_id"].validate(full=True)  # damaged offsets would have Arrow read anywhere
+            user_ids = table["user_id"].to_pylist()
+        except (pa.ArrowException, OSError, KeyError, IndexError, AttributeError) as error:
+            raise _unreadable(file, "Arrow", error) from error
+        if items is None:
+            raise _unreadable(file, "Arrow", KeyError("no column 'items'"))
+        for name, column in (("timestamps", timestamps), ("split", split), ("weights", weights)):
+            if column is not None and not np.array_equal(column[0], items[0]):
+                reason = f"lists of column {name!r} are not as long as those of 'items'"
+                raise _unreadable(file, "Arrow", ValueError(reason))
+        if len(items[1]) and not 0 <= items[1].min() <= items[1].max() < self.num_items:
+            raise DataError(
+                f"{file}: events name items outside of 0 to {self.num_items - 1:,}; run `mmrec check`, and ingest the "
+                "data again"
+            )
         return Sequences(
-            user_ids=id_array(table["user_id"].to_pylist()),
+            user_ids=id_array(user_ids),
             offsets=items[0],
             item_idx=items[1],
             timestamps=None if timestamps is None else timestamps[1],
@@ -154,24 +175,30 @@ class Dataset:
         if modality in MEDIA_MODALITIES:
             return self._where(modality)["shard"] >= 0
         self._check_feature_set(modality)
-        return np.load(self.path / "features" / f"{modality}.present.npy")
+        flags = map_npy(self.path / "features" / f"{modality}.present.npy")
+        if flags.shape != (self.num_items,) or flags.dtype != np.bool_:
+            raise self._misfit(modality, "present.npy", flags)
+        return np.array(flags)
 
     def read(self, modality: str, item_idx: int) -> bytes | str | np.ndarray:
         """What the item has of ``modality``: bytes of a medium, a text, or a float32 vector.
 
         Raises:
             DataError: if the item lacks it.
-            MediaError: if the stored bytes are damaged.
+            MediaError: if the stored bytes are damaged, a text is no UTF-8, or a vector is not finite.
         """
         if modality in MEDIA_MODALITIES:
             location = self.location(modality, item_idx)
             if location is None:
                 raise self._absent(modality, item_idx)
             data = self._reader.read(location)
-            return data.decode() if modality == "text" else data
+            return as_text(data) if modality == "text" else data
         if not self._features_present(modality)[item_idx]:
             raise self._absent(modality, item_idx)
-        return np.asarray(self.features(modality)[item_idx], dtype=np.float32)
+        vector = np.asarray(self.features(modality)[item_idx], dtype=np.float32)
+        if not np.isfinite(vector).all():
+            raise MediaError("the vector is damaged: some values are NaN or infinite")
+        return vector
 
     def location(self, modality: str, item_idx: int) -> Location | None:
         """Where the item's medium or text lies; None if it has none."""
@@ -195,11 +222,14 @@ class Dataset:
     def feature_dim(self, name: str) -> int:
         return self.features(name).shape[1]
 
-    def features(self, name: str) -> np.memmap:
+    def features(self, name: str) -> np.ndarray:
         """The vectors of a feature set, float32 or float16; rows of absent items are zero. (V, dim)"""
         if name not in self._feature_maps:
             self._check_feature_set(name)
-            self._feature_maps[name] = np.load(self._file(f"features/{name}.npy"), mmap_mode="r")
+            vectors = map_npy(self._file(f"features/{name}.npy"))
+            if vectors.ndim != 2 or len(vectors) != self.num_items or vectors.dtype not in (np.float32, np.float16):
+                raise self._misfit(name, "npy", vectors)
+            self._feature_maps[name] = vectors
         return self._feature_maps[name]
 
     def source_hash(self, item_idx: int) -> str:
@@ -224,7 +254,7 @@ class Dataset:
         return column.fill_null(float("nan")).to_numpy()
 
     def _file(self, name: str) -> Path:
-        return self.path / name if self._remote is None else self._remote.copy(name)
+        return self.path / name if self.remote is None else self.remote.copy(name)
 
     def _where(self, modality: str) -> dict[str, np.ndarray]:
         if modality not in self._locations:
@@ -251,15 +281,23 @@ class Dataset:
         if name not in self.manifest["features"]:
             raise DataError(unknown_name("modality", name, [*MEDIA_MODALITIES, *self.manifest["features"]]))
 
+    def _misfit(self, name: str, ending: str, found: np.ndarray) -> DataError:
+        return DataError(
+            f"{self.place}/features/{name}.{ending} holds {found.dtype} of shape {found.shape}, which does not go with "
+            f"{self.num_items:,} items; run `mmrec check`, and ingest the data again"
+        )
+
     def _absent(self, modality: str, item_idx: int) -> DataError:
         item_id = str(self.item_ids[item_idx])
         return DataError(f"item {item_id!r} has no {modality}; ask present({modality!r}) first")
 
 
-def _url(path: Path | str) -> str | None:
-    """The URL that was given, also as a Path, which makes one slash of two; None for a folder."""
-    found = re.match(r"([a-z][a-z0-9+.-]+):/(/?)(?=.)", str(path))
-    return None if found is None else f"{found[1]}://{str(path)[found.end() :]}"
+def as_text(data: bytes) -> str:
+    """Raises: MediaError if the stored text is none."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise MediaError(f"the stored text is no UTF-8: {error.reason} at byte {error.start:,}") from error
 
 
 def verify_dataset(path: Path | str) -> list[str]:
@@ -268,7 +306,7 @@ def verify_dataset(path: Path | str) -> list[str]:
     Reads every byte. A folder that is no dataset, or of another version, is one problem too.
     """
     try:
-        if (url := _url(path)) is not None:
+        if (url := url_of(path)) is not None:
             return _remote_folder(url).problems(verify=True)
         manifest = read_manifest(Path(path))
     except DataError as error:
@@ -288,7 +326,29 @@ def _refuse(problems: list[str]) -> None:
         raise DataError(f"{problems[0]}{more}; ingest the data again")
 
 
+def _read_items(file: Path, manifest: dict[str, Any]) -> pl.DataFrame:
+    try:
+        items = pl.read_parquet(file)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _unreadable(file, "Parquet", error) from error
+    needed = ["item_idx", "item_id", "media_key", *manifest["text_columns"]]
+    for modality in MEDIA_MODALITIES:
+        needed += [f"{modality}.{name}" for name in ("shard", "offset", "size", "xxh3", "ext", *MEDIA_FIELDS[modality])]
+    lacking = [name for name in needed if name not in items.columns]
+    if lacking:
+        raise DataError(f"{file} lacks the column {lacking[0]!r}; ingest the data again")
+    return items
+
+
+def _unreadable(file: Path, kind: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:100]
+    return DataError(f"{file} cannot be read as {kind} ({reason}); run `mmrec check`, and ingest the data again")
+
+
 def _list_column(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Offsets and values of a list column, without a copy: the file holds one batch."""
     chunk = table[name].chunk(0)
-    return chunk.offsets.to_numpy(), chunk.values.to_numpy()
+    offsets, values = chunk.offsets.to_numpy(), chunk.values.to_numpy()
+    if offsets[0] != 0 or offsets[-1] != len(values) or (np.diff(offsets) < 0).any():
+        raise pa.ArrowInvalid(f"lists of column {name!r} do not hang together")
+    return offsets, values

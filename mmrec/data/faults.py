@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 
 from mmrec.errors import DataError
 
@@ -31,25 +32,28 @@ class FaultBudget:
         self._first: list[str] = []
         self._lock = threading.Lock()
 
-    def read(self) -> None:
-        """One medium more was asked for, whatever comes of it."""
-        with self._lock:
-            self.num_read += 1
+    def tally(self, num_read: int, faults: Sequence[str] = ()) -> None:
+        """Count ``num_read`` media more, of which ``faults`` are damaged, and masked.
 
-    def fault(self, message: str) -> None:
-        """One medium that was asked for is damaged, and masked.
+        What is read together is counted together and in its own order, whichever thread was first: processes that
+        read the same media stop at the same one.
+
+        Args:
+            faults: what is wrong with each.
 
         Raises:
-            DataError: if that is one too many; the message names the first few.
+            DataError: if that is too many; the message names the first few.
         """
         with self._lock:
-            self.num_faults += 1
-            if len(self._first) < NAMED:
-                self._first.append(message)
-                logger.warning("masked: %s", message)
-            elif self.num_faults == NAMED + 1:
-                logger.warning("more damaged media are masked and counted, not named")
-            if self.num_faults > max(ALWAYS_ALLOWED, self.max_faults * self.num_read):
+            self.num_read += num_read
+            for message in faults:
+                self.num_faults += 1
+                if len(self._first) < NAMED:
+                    self._first.append(message)
+                    logger.warning("masked: %s", message)
+                elif self.num_faults == NAMED + 1:
+                    logger.warning("more damaged media are masked and counted, not named")
+            if faults and self.num_faults > max(ALWAYS_ALLOWED, self.max_faults * self.num_read):
                 raise DataError(
                     f"{self.num_faults:,} of {self.num_read:,} media are damaged, more than the {self.max_faults:.1%} "
                     f"that a run puts up with: {'; '.join(self._first)}; `mmrec check` the dataset, or ingest it again"

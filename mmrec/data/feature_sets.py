@@ -11,6 +11,7 @@ import polars as pl
 
 from mmrec.data.error_rows import error_rows
 from mmrec.data.manifest import MEDIA_MODALITIES
+from mmrec.data.npy import map_npy
 from mmrec.data.writer import Writer
 from mmrec.errors import ConfigError, DataError
 
@@ -140,12 +141,11 @@ def _load(path: Path, name: str, num_items: int) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"--features {name}: no file {path}")
     try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # of a damaged header numpy makes anything, by tokens and syntax of Python
-        reason = " ".join(str(error).split())[:100]
-        raise DataError(f"--features {name}: {path} cannot be read as .npy: {reason}") from error
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
-        shape = f"{vectors.dtype} of shape {vectors.shape}" if isinstance(vectors, np.ndarray) else "an archive"
+        vectors = map_npy(path)
+    except DataError as error:
+        raise DataError(f"--features {name}: {error}") from error
+    if vectors.ndim != 2 or vectors.dtype.kind != "f":
+        shape = f"{vectors.dtype} of shape {vectors.shape}"
         raise DataError(f"--features {name}: {path} holds {shape}; it must be floats of shape (items, dim)")
     if len(vectors) != num_items:
         raise DataError(

@@ -42,9 +42,9 @@ class IngestConfig(BuildConfig):
     """What to do with events whose item the item table lacks: error if not given; drop records them in
     errors.parquet."""
     append_to: Path | None = None
-    """A dataset folder to which the items and interactions are added; `out` becomes the new version, which shares its
-    shards and its settings. Only new items; vectors only of the kinds that it has; no k-core, which is that of all
-    events."""
+    """A dataset folder or URL to which the items and interactions are added; `out` becomes the new version, which
+    shares its shards and its settings. Only new items; vectors only of the kinds that it has; no k-core, which is that
+    of all events."""
     name: str | None = None
     """Name of the dataset; the name of the tables' folder if not given."""
     source: str | None = None
@@ -72,7 +72,7 @@ def ingest(config: IngestConfig) -> Path:
     former = None if config.append_to is None else Dataset.open(config.append_to)
     given = config.content()
     settings = (
-        BuildSettings(**given) if former is None else BuildSettings.after(given, former.manifest["build"], former.path)
+        BuildSettings(**given) if former is None else BuildSettings.after(given, former.manifest["build"], former.place)
     )
     as_written = ("item_id", *settings.text_columns, *settings.media_columns.values())
     return build_dataset(

@@ -38,6 +38,8 @@ MEDIA_FIELDS = {
     "video": ("width", "height", "fps", "num_frames", "duration_s", *_SOURCE),
 }
 
+# What every manifest tells.
+_KINDS = {"name": str, "counts": dict, "files": dict, "features": list, "text_columns": list, "interactions": dict}
 _CHUNK = 1 << 20
 
 
@@ -76,6 +78,13 @@ def parse_manifest(data: bytes, path: Path | str) -> dict[str, Any]:
             f"{path} has schema version {version}, this mmrec reads version {SCHEMA_VERSION}; "
             "ingest the data again, or use the mmrec that wrote it"
         )
+    lacking = [name for name, kind in _KINDS.items() if not isinstance(manifest.get(name), kind)]
+    if lacking:
+        raise DataError(f"{file} lacks {', '.join(lacking)}; ingest the data again")
+    for name, facts in manifest["files"].items():
+        told = facts if isinstance(facts, dict) else {}
+        if not isinstance(told.get("bytes"), int) or not isinstance(told.get("sha256"), str):
+            raise DataError(f"{file} tells no size and sha256 of {name}; ingest the data again")
     return manifest
 
 

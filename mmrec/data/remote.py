@@ -5,48 +5,35 @@ blocks that are read are fetched. Everything is kept in one folder on this machi
 
     datasets/<fingerprint>/...    copies of everything but media; caches of frozen encoders lie here too
     blocks/<sha256>/<number>      4 MiB each of the shards; $MMREC_CACHE_GB (50) gigabytes at most
-
-Credentials and endpoints are found as fsspec and its drivers do: AWS_... variables, FSSPEC_... variables,
-``~/.config/fsspec``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
-import logging
 import os
-import random
 import re
 import secrets
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
-from mmrec.data.block_cache import BlockCache
+from mmrec.data.block_cache import BlockCache, remove_abandoned
 from mmrec.data.manifest import MANIFEST, fingerprint, parse_manifest
 from mmrec.data.shard_reader import is_intact
 from mmrec.data.shards import Location, shard_name
+from mmrec.data.store import Store
 from mmrec.errors import ConfigError, DataError, MediaError
 
-__all__ = ["RemoteFolder", "RemoteShards"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["RemoteFolder", "RemoteShards", "cache_folder"]
 
 BLOCK_BYTES = 4 << 20
-# An answer is asked for so many times, with a pause that doubles between them: seven seconds altogether.
-ATTEMPTS = 6
-BACKOFF_S = 0.25
 DEFAULT_CACHE_GB = 50.0
 # Requests for the sizes of files at once.
 _THREADS = 16
-# Asking again changes nothing.
-_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
-
-Answer = TypeVar("Answer")
 
 
 class RemoteFolder:
@@ -61,14 +48,15 @@ class RemoteFolder:
         self.url = url
         self.manifest = manifest
         self.files: dict[str, dict[str, Any]] = manifest["files"]
-        self._store = _Store(url)
+        self._store = Store(url)
         for name, facts in self.files.items():
             # Both become paths on this machine, and come from another.
             if PurePosixPath(name).is_absolute() or ".." in name or not re.fullmatch("[0-9a-f]{64}", facts["sha256"]):
                 raise DataError(f"{url}/{MANIFEST} is damaged: its entry {name!r} is none that mmrec writes")
-        cache = _cache_folder()
+        cache = cache_folder()
         self._copies = cache / "datasets" / fingerprint(manifest)
         self._blocks = BlockCache(cache / "blocks", _cache_bytes())
+        self._whole: set[str] = set()
 
     @classmethod
     def open(cls, url: str) -> RemoteFolder:
@@ -78,8 +66,13 @@ class RemoteFolder:
             DataError: if there is none, it is no dataset's, of another schema version, or cannot be read.
             ConfigError: if the driver for such URLs is not installed.
         """
-        url = url.rstrip("/")
-        return cls(url, parse_manifest(_Store(url).read(MANIFEST), url))
+        try:
+            data = Store(url).read(MANIFEST)
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{url} has no {MANIFEST}, so it is no finished dataset; make one with `mmrec ingest`"
+            ) from error
+        return cls(url, parse_manifest(data, url))
 
     def __reduce__(self) -> tuple:
         return RemoteFolder, (self.url, self.manifest)
@@ -91,10 +84,11 @@ class RemoteFolder:
     def problems(self, *, verify: bool) -> list[str]:
         """One line for each file that is missing, of another size, or (``verify``: reads it all) of another sha256."""
         with ThreadPoolExecutor(_THREADS) as pool:
-            found = pool.map(lambda name: self._problem(name, verify), self.files)
+            found = pool.map(lambda name: self.problem(name, verify=verify), self.files)
             return [problem for problem in found if problem]
 
-    def _problem(self, name: str, verify: bool) -> str | None:
+    def problem(self, name: str, *, verify: bool = False) -> str | None:
+        """What is wrong with one file, as in :meth:`problems`."""
         stated = self.files[name]
         try:
             size = self._store.size(name)
@@ -110,6 +104,18 @@ class RemoteFolder:
                 return f"{self.url}/{name} is damaged: its sha256 is not that of the manifest"
         return None
 
+    def strays(self) -> list[str]:
+        """Names of the files there that the manifest does not list; none where the store cannot tell."""
+        return sorted(set(self._store.names()) - set(self.files) - {MANIFEST})
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Bring a file to ``path``, whatever is in it.
+
+        Raises:
+            DataError: if it cannot be read or written.
+        """
+        self._download(name, path)
+
     def copy_small_files(self) -> Path:
         """Copy everything but media and vectors to this machine, and return the folder."""
         for name in self.files:
@@ -124,28 +130,51 @@ class RemoteFolder:
         Raises:
             DataError: if it cannot be read, is not what the manifest says, or cannot be kept.
         """
-        path = self._copies / name
-        stated = self.files[name]
-        if path.is_file() and path.stat().st_size == stated["bytes"]:
-            return path
+        path, stated = self._copies / name, self.files[name]["sha256"]
+        if name not in self._whole and not (path.is_file() and _sha256(path) == stated):
+            scratch = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
+            try:
+                if self._download(name, scratch) != stated:
+                    self.refuse_if_replaced()
+                    raise DataError(f"{self.url}/{name} is damaged: its sha256 is not that of the manifest")
+                scratch.rename(path)
+            finally:
+                scratch.unlink(missing_ok=True)
+        self._whole.add(name)  # a copy is read once a process to see whether it is whole
+        return path
+
+    def _download(self, name: str, path: Path) -> str:
+        """Write a file to ``path``; its sha256."""
         digest = hashlib.sha256()
-        scratch = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with scratch.open("wb") as file:
+            remove_abandoned(path.parent)
+            with path.open("wb") as file:
                 for chunk in self._chunks(name):
                     digest.update(chunk)
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-            if digest.hexdigest() != stated["sha256"]:
-                raise DataError(f"{self.url}/{name} is damaged: its sha256 is not that of the manifest")
-            scratch.rename(path)
         except OSError as error:
-            raise DataError(f"cannot keep {self.url}/{name} in {self._copies}: {error}; set MMREC_CACHE") from error
-        finally:
-            scratch.unlink(missing_ok=True)
-        return path
+            raise DataError(
+                f"cannot keep {self.url}/{name} in {path.parent}: {error.strerror}; make room, or set MMREC_CACHE"
+            ) from error
+        return digest.hexdigest()
+
+    def refuse_if_replaced(self) -> None:
+        """Raises: DataError if another dataset lies at the URL than when this one was opened, or none."""
+        try:
+            now = self._store.read(MANIFEST, insist=False)
+        except FileNotFoundError:
+            now = b""
+        except DataError:  # a store that does not answer says nothing of what it holds
+            return
+        with contextlib.suppress(DataError):
+            if fingerprint(parse_manifest(now, self.url)) == fingerprint(self.manifest):
+                return
+        raise DataError(
+            f"{self.url} was replaced or removed while it was read; give the command again to read what is there now"
+        )
 
     def _chunks(self, name: str) -> Iterator[bytes]:
         size = self.files[name]["bytes"]
@@ -159,9 +188,16 @@ class RemoteFolder:
         for number in range(start // BLOCK_BYTES, -(-end // BLOCK_BYTES)):
             first, last = self._block(name, number)
             begin, stop = max(start, first) - first, min(end, last) - first
-            fetch = functools.partial(self._store.read_range, name, first, last)
+            fetch = functools.partial(self._fetch_block, name, first, last)
             parts.append(self._blocks.read(self._block_name(name, number), last - first, begin, stop, fetch))
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _fetch_block(self, name: str, first: int, last: int) -> bytes:
+        try:
+            return self._store.read_range(name, first, last)
+        except DataError:
+            self.refuse_if_replaced()
+            raise
 
     def forget(self, name: str, start: int, end: int) -> None:
         """Drop the blocks of bytes ``start`` to ``end`` of a file."""
@@ -186,7 +222,7 @@ class RemoteShards:
         """The bytes at ``location``.
 
         Raises:
-            DataError: if the shard cannot be read.
+            DataError: if the shard cannot be read, or the dataset was replaced by another.
             MediaError: if the bytes are not those that were stored, asked for twice.
         """
         name = self._name(location.shard)
@@ -196,6 +232,7 @@ class RemoteShards:
             self._folder.forget(name, *span)  # perhaps the copy is what is damaged
             data = self._folder.read(name, *span)
         if not is_intact(data, location):
+            self._folder.refuse_if_replaced()
             raise MediaError(f"{self._folder.url}/{name} is damaged at byte {location.offset:,}")
         return data
 
@@ -228,79 +265,8 @@ class _ShardFile(io.RawIOBase):
         return len(data)
 
 
-class _Store:
-    """The files below a URL; every request is made again, a few times, if it fails."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._connected: tuple[int, Any, str] | None = None
-
-    def _connection(self) -> tuple[Any, str]:
-        # Connections do not survive a fork.
-        if self._connected is None or self._connected[0] != os.getpid():
-            import fsspec.core
-
-            try:
-                files, root = fsspec.core.url_to_fs(self._url)
-            except (ImportError, ValueError) as error:
-                raise ConfigError(
-                    f"{self._url} cannot be opened: {error}; s3:// needs `pip install s3fs`, gs:// gcsfs, az:// adlfs"
-                ) from error
-            self._connected = os.getpid(), files, root.rstrip("/")
-        return self._connected[1:]
-
-    def size(self, name: str) -> int | None:
-        """Bytes of a file; None where the store does not say.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-        """
-        files, root = self._connection()
-        return self._insist(name, lambda: files.info(f"{root}/{name}")["size"])
-
-    def read(self, name: str) -> bytes:
-        files, root = self._connection()
-        try:
-            return self._insist(name, lambda: files.cat_file(f"{root}/{name}"))
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{self._url} has no {name}, so it is no finished dataset; copy one there that `mmrec ingest` made"
-            ) from error
-
-    def read_range(self, name: str, start: int, end: int) -> bytes:
-        """Bytes ``start`` to ``end`` of a file."""
-        files, root = self._connection()
-
-        def whole() -> bytes:
-            data = files.cat_file(f"{root}/{name}", start=start, end=end)
-            if len(data) != end - start:
-                raise OSError(f"{len(data):,} bytes came in place of {end - start:,}")
-            return data
-
-        try:
-            return self._insist(name, whole)
-        except FileNotFoundError as error:
-            raise DataError(f"{self._url}/{name} is missing; copy the dataset there again") from error
-
-    def _insist(self, name: str, ask: Callable[[], Answer]) -> Answer:
-        for attempt in range(ATTEMPTS):
-            try:
-                return ask()
-            except FileNotFoundError:
-                raise
-            except _LASTING as error:
-                raise DataError(f"{self._url}/{name} cannot be read: {error or type(error).__name__}") from error
-            except Exception as error:  # each driver has classes of its own for what passes
-                if attempt + 1 == ATTEMPTS:
-                    raise DataError(
-                        f"{self._url}/{name} cannot be read, tried {ATTEMPTS} times: {type(error).__name__}: {error}"
-                    ) from error
-                logger.debug("%s/%s: %s; trying again", self._url, name, error)
-                time.sleep(BACKOFF_S * 2**attempt * random.uniform(0.75, 1.25))  # not all ranks at once
-        raise AssertionError("the last attempt returns or raises")
-
-
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where everything of remote datasets is kept on this machine."""
     return Path(os.environ.get("MMREC_CACHE") or Path.home() / ".cache" / "mmrec").expanduser()
 
 
@@ -313,3 +279,8 @@ def _cache_bytes() -> int:
     if not size > 0:
         raise ConfigError(f"MMREC_CACHE_GB is {given!r}; it must be a number of gigabytes above 0")
     return int(size * 1e9)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -28,12 +28,16 @@ def is_intact(data: bytes, location: Location) -> bool:
 class OpenFile:
     """A file that is closed when nobody holds it any more: never while a thread reads from it."""
 
-    __slots__ = ("_handle",)
+    __slots__ = ("_handle", "_length")
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
+        self._length = os.fstat(handle).st_size
 
     def read(self, size: int, offset: int) -> bytes:
+        """``size`` bytes from ``offset`` on; none, and no memory is set aside for them, where the file has fewer."""
+        if offset < 0 or size < 0 or offset + size > self._length:
+            return b""
         return os.pread(self._handle, size, offset)
 
     def touch(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mmrec.data.dataset import Dataset
+from mmrec.data.dataset import Dataset, as_text
 from mmrec.data.faults import FaultBudget
 from mmrec.data.manifest import MEDIA_MODALITIES
 from mmrec.data.shard_reader import is_intact
@@ -115,13 +115,13 @@ def _sample(dataset: Dataset, item_idx: int, members: dict[str, bytes], faults: 
         location = dataset.location(modality, item_idx)
         if location is None:
             continue
-        faults.read()
-        data = members.get(modality)
-        if data is not None and is_intact(data, location):
-            sample[modality] = data.decode() if modality == "text" else data
-            continue
+        data, found = members.get(modality), []
         try:
-            sample[modality] = dataset.read(modality, item_idx)
+            if data is not None and is_intact(data, location):
+                sample[modality] = as_text(data) if modality == "text" else data
+            else:
+                sample[modality] = dataset.read(modality, item_idx)
         except MediaError as error:
-            faults.fault(f"{modality} of item {sample['item_id']}: {error}")
+            found = [f"{modality} of item {sample['item_id']}: {error}"]
+        faults.tally(1, found)
     return sample

@@ -311,7 +311,7 @@ def test_vectors_that_cannot_be_read_are_an_error(config, tmp_path):
     torn = whole.replace(b"(3, 4)", b"(3, 4("), whole.replace(b"'descr'", b"1;descr"), whole[:140], b"no array"
     for data in torn:
         (tmp_path / "v.npy").write_bytes(data)
-        fails(replace(config, features=(f"v={tmp_path / 'v.npy'}",)), "cannot be read as .npy")
+        fails(replace(config, features=(f"v={tmp_path / 'v.npy'}",)), r"cannot be read as .npy|is cut off or damaged")
     fails(replace(config, features=(f"v={tmp_path / 'nowhere.npy'}",)), "no file")
 
 

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import pickle
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,11 +19,12 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from mmrec.data import remote
+from mmrec.data import remote, store
 from mmrec.data.block_cache import BlockCache
 from mmrec.data.dataset import Dataset, verify_dataset
 from mmrec.data.stream import stream_items
 from mmrec.errors import ConfigError, DataError, MediaError
+from tests.data.s3_server import s3_server
 
 MEDIA = ("image", "text", "audio", "video")
 
@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder, blocks of 8 KB (a dozen a shard), and pauses that take no time."""
     monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(remote, "BLOCK_BYTES", 8 << 10)
-    monkeypatch.setattr(remote, "BACKOFF_S", 0.0001)
+    monkeypatch.setattr(store, "BACKOFF_S", 0.0001)
     return tmp_path / "cache"
 
 
@@ -167,6 +167,116 @@ def test_processes_share_a_cache_that_is_too_small_for_them(tiny_dataset, cache)
     assert not list(cache.rglob("*.tmp-*"))
 
 
+def test_a_count_of_the_cache_that_is_damaged_is_counted_anew(tmp_path):
+    """The file in which processes share the size of all blocks, as a machine that went down may leave it."""
+    blocks = BlockCache(tmp_path, max_bytes=50_000)
+    for number, left in enumerate((b"\0" * 16, "²³".encode(), b"-5", b"\xff\xfe", b"9" * 100)):
+        (tmp_path / "size").write_bytes(left)
+        for part in range(8):
+            name = f"shard/{number}-{part}"
+            assert blocks.read(name, 10_000, 0, 2, lambda: bytes(10_000)) == bytes(2)
+        assert sum(path.stat().st_size for path in tmp_path.glob("shard/*")) <= 50_000
+
+
+def test_a_copy_that_was_damaged_on_this_machine_is_fetched_again(url, cache, tiny_dataset):
+    """Of the same size, so that only its hash tells: a page that a disk has lost."""
+    Dataset.open(url).features("vec")
+    copies = [path for path in (cache / "datasets").rglob("*") if path.is_file()]
+    assert len(copies) == 5
+    for path in copies:
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    assert_equal(Dataset.open(url), tiny_dataset)
+
+
+def test_a_download_that_was_killed_leaves_nothing_that_stays(url, cache, tiny_dataset):
+    """What others left is removed when it is an hour old: until then its owner may be at work."""
+    folder = Dataset.open(url).path
+    block = cache / "blocks" / "0123" / "000000.tmp-0123"
+    block.parent.mkdir(parents=True)
+    old, fresh = folder / "items.parquet.tmp-00000000", folder / "items.parquet.tmp-11111111"
+    for path in (old, fresh, block):
+        path.write_bytes(b"half")
+    for path in (old, block):
+        os.utime(path, (1, 1))
+    (folder / "errors.parquet").unlink()
+    assert_equal(Dataset.open(url), tiny_dataset)
+    assert not old.exists()
+    assert fresh.exists()
+    BlockCache(cache / "blocks", max_bytes=1)._remove_oldest()
+    assert not block.exists()
+
+
+def test_a_full_disk_is_one_line_that_says_what_to_do(url, cache):
+    """A limit on the size of files stands for the disk."""
+    Dataset.open(url)
+    program = (
+        "import resource, sys\n"
+        "import numpy as np\n"
+        "from mmrec.data.dataset import Dataset\n"
+        "from mmrec.errors import DataError\n"
+        "dataset = Dataset.open(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
+        "for read in (lambda: dataset.read('image', int(np.flatnonzero(dataset.present('image'))[0])),\n"
+        "             lambda: Dataset.open(sys.argv[1]).features('vec')):\n"
+        "    try:\n"
+        "        read()\n"
+        "    except DataError as error:\n"
+        "        print(error)\n"
+    )
+    tiny = next(cache.glob("datasets/*"))
+    shutil.rmtree(tiny / "features", ignore_errors=True)
+    source = f"file://{on_disk(url, cache)}"
+    done = subprocess.run([sys.executable, "-c", program, source], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    blocks, small = done.stdout.splitlines()
+    assert (
+        blocks
+        == f"cannot keep blocks in {cache}/blocks: File too large; make room, or set MMREC_CACHE and MMREC_CACHE_GB"
+    )
+    assert "cannot keep" in small
+    assert small.endswith("File too large; make room, or set MMREC_CACHE")
+    assert not list(cache.rglob("*.tmp-*"))
+
+
+def on_disk(url: str, cache: Path) -> Path:
+    """A folder with the files of ``url``."""
+    folder = cache.parent / "on_disk"
+    files, root = fsspec.core.url_to_fs(url)
+    for path in files.find(root):
+        target = folder / path.removeprefix(f"{root}/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(files.cat_file(path))
+    return folder
+
+
+def test_a_dataset_that_is_replaced_while_it_is_read_is_noticed(url, tiny_dataset, tmp_path):
+    """Shards of another dataset under the same names: not one medium of it is served, and the run is told why."""
+    dataset = Dataset.open(url)
+    item = int(np.flatnonzero(dataset.present("image"))[0])
+    files = MemoryFileSystem()
+    former = {path: files.cat_file(path) for path in files.find("/bucket/tiny")}
+    name = "/bucket/tiny/media/shard-00000.tar"
+    manifest = "/bucket/tiny/manifest.json"
+    sha256 = dataset.manifest["files"]["media/shard-00000.tar"]["sha256"]
+    files.pipe_file(
+        manifest, former[manifest].replace(sha256.encode(), hashlib.sha256(b"another").hexdigest().encode())
+    )
+    told = rf"{url} was replaced or removed while it was read; give the command again"
+    for tar in (bytes(len(former[name])), former[name][:1000]):  # of the same size, and a shorter one
+        files.pipe_file(name, tar)
+        with pytest.raises(DataError, match=told):
+            dataset.read("image", item)
+        with pytest.raises(DataError, match=told):
+            list(stream_items(dataset))
+    files.rm("/bucket/tiny", recursive=True)
+    with pytest.raises(DataError, match=told):
+        dataset.read("image", item)
+    for path, data in former.items():
+        files.pipe_file(path, data)
+    assert_equal(dataset, tiny_dataset)
+
+
 class FlakyFileSystem(MemoryFileSystem):
     """A store whose every request fails some times, in turn with an error, a time-out and a short answer."""
 
@@ -207,7 +317,7 @@ def flaky(url) -> Iterator[type[FlakyFileSystem]]:
 
 def test_what_passes_is_tried_again(flaky, tiny_dataset, monkeypatch):
     monkeypatch.setattr(remote, "_THREADS", 1)  # the failures are counted over all requests
-    flaky.failures = remote.ATTEMPTS - 1
+    flaky.failures = store.ATTEMPTS - 1
     assert_equal(Dataset.open("flaky://bucket/tiny"), tiny_dataset)
 
 
@@ -218,7 +328,7 @@ def test_what_does_not_pass_is_an_error_that_says_how_often_it_was_tried(flaky):
         DataError, match=r"flaky://bucket/tiny/media/.* cannot be read, tried 6 times: OSError: 8,191 b"
     ):
         dataset.read("text", int(np.flatnonzero(dataset.present("text"))[0]))
-    assert flaky.requests == 1 + remote.ATTEMPTS
+    assert flaky.requests == 1 + store.ATTEMPTS + 1, "and once whether the dataset is still the same"
     with pytest.raises(DataError, match=r"cannot be read, tried 6 times"):
         list(stream_items(dataset))
 
@@ -227,10 +337,10 @@ def test_a_medium_that_is_damaged_in_the_store_is_masked_not_served(url, tiny_da
     dataset = Dataset.open(url)
     item = int(np.flatnonzero(dataset.present("image"))[0])
     where = dataset.location("image", item)
-    store = MemoryFileSystem()
-    tar = bytearray(store.cat_file("/bucket/tiny/media/shard-00000.tar"))
+    files = MemoryFileSystem()
+    tar = bytearray(files.cat_file("/bucket/tiny/media/shard-00000.tar"))
     tar[where.offset + 5] ^= 1
-    store.pipe_file("/bucket/tiny/media/shard-00000.tar", bytes(tar))
+    files.pipe_file("/bucket/tiny/media/shard-00000.tar", bytes(tar))
     with pytest.raises(MediaError, match=rf"{url}/media/shard-00000.tar is damaged at byte {where.offset:,}"):
         dataset.read("image", item)
     samples = {sample["item_idx"]: sample for sample in stream_items(dataset)}
@@ -242,36 +352,36 @@ def test_a_medium_that_is_damaged_in_the_store_is_masked_not_served(url, tiny_da
 
 
 def test_a_damaged_small_file_is_refused_and_not_kept(url, cache):
-    store = MemoryFileSystem()
-    data = store.cat_file("/bucket/tiny/items.parquet")
-    store.pipe_file("/bucket/tiny/items.parquet", data[:-1] + b"?")
+    files = MemoryFileSystem()
+    data = files.cat_file("/bucket/tiny/items.parquet")
+    files.pipe_file("/bucket/tiny/items.parquet", data[:-1] + b"?")
     with pytest.raises(DataError, match=rf"{url}/items.parquet is damaged: its sha256"):
         Dataset.open(url)
     assert not list(cache.rglob("items.parquet*"))
-    store.pipe_file("/bucket/tiny/items.parquet", data)
+    files.pipe_file("/bucket/tiny/items.parquet", data)
     assert Dataset.open(url).num_items == 24
 
 
 def test_a_folder_that_is_incomplete_or_no_dataset_is_refused(url, tiny_dataset):
-    store = MemoryFileSystem()
-    tar = store.cat_file("/bucket/tiny/media/shard-00000.tar")
-    store.pipe_file("/bucket/tiny/media/shard-00000.tar", tar[:-1])
+    files = MemoryFileSystem()
+    tar = files.cat_file("/bucket/tiny/media/shard-00000.tar")
+    files.pipe_file("/bucket/tiny/media/shard-00000.tar", tar[:-1])
     with pytest.raises(DataError, match=r"shard-00000.tar is damaged: [\d,]+ bytes, the manifest says [\d,]+; ingest"):
         Dataset.open(url)
-    store.rm_file("/bucket/tiny/media/shard-00000.tar")
+    files.rm_file("/bucket/tiny/media/shard-00000.tar")
     with pytest.raises(DataError, match=r"shard-00000.tar is missing; ingest"):
         Dataset.open(url)
     with pytest.raises(DataError, match=r"memory://bucket/other has no manifest.json, so it is no finished dataset"):
         Dataset.open("memory://bucket/other")
-    store.pipe_file("/bucket/tiny/manifest.json", b"{}")
+    files.pipe_file("/bucket/tiny/manifest.json", b"{}")
     assert verify_dataset(url)[0].startswith(f"{url}/manifest.json does not describe a dataset")
 
 
 def test_a_manifest_cannot_name_files_outside_of_the_cache(url):
-    store = MemoryFileSystem()
-    manifest = store.cat_file("/bucket/tiny/manifest.json")
+    files = MemoryFileSystem()
+    manifest = files.cat_file("/bucket/tiny/manifest.json")
     for name in (b"../../errors.parquet", b"/etc/errors.parquet"):
-        store.pipe_file("/bucket/tiny/manifest.json", manifest.replace(b'"errors.parquet"', b'"' + name + b'"'))
+        files.pipe_file("/bucket/tiny/manifest.json", manifest.replace(b'"errors.parquet"', b'"' + name + b'"'))
         with pytest.raises(DataError, match=r"is damaged: its entry .* is none that mmrec writes"):
             Dataset.open(url)
 
@@ -286,27 +396,9 @@ def test_settings_that_make_no_sense_are_refused(url, monkeypatch):
 
 
 @pytest.fixture
-def s3(monkeypatch) -> Iterator[str]:
-    """URL of an empty bucket of an S3 server on this machine."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install s3fs 'moto[server]'")
-    server = pytest.importorskip("moto.server", reason="moto is not installed: pip install s3fs 'moto[server]'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = server.ThreadedMotoServer("127.0.0.1", port=port, verbose=False)
-    running.start()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{port}"  # moto keeps the buckets of former servers
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(bucket)
-    yield f"s3://{bucket}"
-    running.stop()
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
+def s3() -> Iterator[str]:
+    with s3_server() as bucket:
+        yield bucket
 
 
 def test_a_dataset_on_s3_is_the_dataset_on_the_disk(s3, tiny_dataset, tiny_dataset_path):

@@ -249,14 +249,11 @@ def test_too_many_faults_stop_the_stream_and_name_the_first(copy):
 def test_a_budget_allows_ten_faults_and_then_its_share(caplog):
     budget = FaultBudget(max_faults=0.1)
     for number in range(10):
-        budget.read()
-        budget.fault(f"medium {number}")
+        budget.tally(1, [f"medium {number}"])
     assert [record.args for record in caplog.records if record.args] == [(f"medium {n}",) for n in range(5)]
-    for _ in range(100):
-        budget.read()
-    budget.fault("the eleventh of 110")
-    with pytest.raises(DataError, match=r"^12 of 110 media are damaged, more than the 10.0% .*: medium 0; medium 1; "):
-        budget.fault("the twelfth")
+    budget.tally(101, ["the eleventh of 111"])
+    with pytest.raises(DataError, match=r"^12 of 112 media are damaged, more than the 10.0% .*: medium 0; medium 1; "):
+        budget.tally(1, ["the twelfth"])
 
 
 def test_training_on_a_dataset_full_of_damage_stops(copy):

@@ -10,7 +10,9 @@ import numpy as np
 import polars as pl
 
 from mmrec.data.audit.wording import named
+from mmrec.data.npy import map_npy
 from mmrec.data.progress import progress
+from mmrec.errors import DataError
 
 __all__ = ["feature_problems"]
 
@@ -18,7 +20,7 @@ _AGAIN = "ingest the data again"
 _ROWS = 65_536
 
 
-def feature_problems(path: Path, manifest: dict[str, Any], item_ids: pl.Series) -> Iterator[str]:
+def feature_problems(path: Path, manifest: dict[str, Any], item_ids: pl.Series | None) -> Iterator[str]:
     """Files of another kind or shape, absent rows that are not zero, present rows that are zero or not finite."""
     for name in manifest["features"]:
         found = {}
@@ -29,10 +31,10 @@ def feature_problems(path: Path, manifest: dict[str, Any], item_ids: pl.Series) 
             if not file.is_file():
                 continue  # said by the check of files
             try:
-                found[ending] = np.load(file, mmap_mode="r", allow_pickle=False)
-            except Exception as error:  # of a damaged header numpy makes anything, by tokens and syntax of Python
-                yield f"{file} cannot be read as .npy ({' '.join(str(error).split())[:100]}); {_AGAIN}"
-        if len(found) == 2:
+                found[ending] = map_npy(file)
+            except DataError as error:
+                yield f"{error}; {_AGAIN}"
+        if len(found) == 2 and item_ids is not None:
             yield from _rows(name, found["npy"], found["present.npy"], item_ids)
 
 

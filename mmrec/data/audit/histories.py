@@ -46,6 +46,7 @@ def read_histories(path: Path) -> tuple[HistoryTable | None, list[str]]:
         return None, []  # said by the check of files
     try:
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        table.validate(full=True)  # damaged offsets would have Arrow read anywhere
     except (pa.ArrowException, OSError) as error:
         return None, [f"{file} cannot be read as Arrow ({' '.join(str(error).split())[:100]}); {_AGAIN}"]
     lacking = [name for name in ("user_id", "items") if name not in table.column_names]

@@ -14,6 +14,7 @@ from mmrec.data.audit.near_duplicates import NearDuplicates
 from mmrec.data.audit.thumbnails import thumbnail
 from mmrec.data.audit.wording import quantity
 from mmrec.data.dataset import Dataset
+from mmrec.data.store import url_of
 
 __all__ = ["render_page"]
 
@@ -53,9 +54,10 @@ def render_page(
     )
     environment.filters["quantity"] = quantity
     shown = {} if dataset is None else _shown(dataset, near_duplicates)
+    place = url_of(path) or str(path)
     name = path.resolve().name if dataset is None else dataset.name
     return environment.from_string(template).render(
-        name=name, path=str(path), problems=problems, suspicions=suspicions, opened=dataset is not None, **shown
+        name=name, path=place, problems=problems, suspicions=suspicions, opened=dataset is not None, **shown
     )
 
 

@@ -8,66 +8,66 @@ from typing import Any
 
 import polars as pl
 
+from mmrec.data.audit.error_table import error_problems, left_out_problems
 from mmrec.data.audit.feature_rows import feature_problems
+from mmrec.data.audit.folder import AuditedFolder
 from mmrec.data.audit.histories import HistoryTable, history_problems, read_histories
 from mmrec.data.audit.item_table import item_problems
 from mmrec.data.audit.stored_media import media_problems
-from mmrec.data.manifest import MANIFEST, MEDIA_MODALITIES, file_problems, read_manifest
+from mmrec.data.manifest import MANIFEST, MEDIA_MODALITIES
 from mmrec.data.progress import progress
 from mmrec.errors import DataError
 
 __all__ = ["problems"]
 
 AGAIN = "ingest the data again"
-_KEYS = ("name", "counts", "files", "features", "text_columns", "interactions")
 
 
 def problems(path: Path | str) -> list[str]:
     """One line for each thing that is wrong, with what to do; empty if all is well.
 
-    Reads every byte twice: once for the sha256 of files, once for the XXH3 of media. A folder that is no dataset, or
-    of another version, is one problem too. What cannot be read is reported, and what rests on it is not judged.
+    Every byte is read, twice on this machine: once for the sha256 of files, once for the XXH3 of media; of a URL each
+    file is fetched once. A folder that is no dataset, or of another version, is one problem too. What cannot be read is
+    reported, and what rests on it is not judged.
     """
-    path = Path(path)
     try:
-        manifest = read_manifest(path)
+        with AuditedFolder.open(path) as folder:
+            found = [*_files(folder), *_strays(folder), *_contents(folder)]
+            return [folder.told(line) for line in found]
     except DataError as error:
         return [str(error)]
-    lacking = [key for key in _KEYS if key not in manifest]
-    if lacking:
-        return [f"{path / MANIFEST} lacks {', '.join(lacking)}; {AGAIN}"]
-    return [*_files(path, manifest), *_strays(path, manifest), *_contents(path, manifest)]
 
 
-def _files(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
-    sizes = {name: facts["bytes"] for name, facts in manifest["files"].items()}
-    with progress("hashing files", sum(sizes.values()), "bytes") as advance:
-        for name, facts in manifest["files"].items():
-            yield from (f"{line}; {AGAIN}" for line in file_problems(path, {"files": {name: facts}}, verify=True))
-            advance(sizes[name])
+def _files(folder: AuditedFolder) -> Iterator[str]:
+    """Of all files but the shards, which are judged with what is in them."""
+    sizes = {name: facts["bytes"] for name, facts in folder.manifest["files"].items() if not name.startswith("media/")}
+    with progress("hashing tables", sum(sizes.values()), "bytes") as advance:
+        for name, size in sizes.items():
+            yield from folder.fetch(name)
+            advance(size)
 
 
-def _strays(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
+def _strays(folder: AuditedFolder) -> Iterator[str]:
     """Shards and vectors of no one: a plain WebDataset reader of ``media/*.tar`` would take them in."""
-    for folder in ("media", "features", "sequences"):
-        for file in sorted((path / folder).glob("*")):
-            if file.is_file() and f"{folder}/{file.name}" not in manifest["files"]:
-                yield f"{file} is not in the manifest; remove it"
+    for name in folder.strays():
+        yield f"{folder.root / name} is not in the manifest; remove it"
 
 
-def _contents(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
+def _contents(folder: AuditedFolder) -> Iterator[str]:
+    path, manifest = folder.root, folder.manifest
     items, fault = _table(path / "items.parquet")
     errors, other_fault = _table(path / "errors.parquet")
     yield from (line for line in (fault, other_fault) if line)
-    histories: HistoryTable | None = None
+    usable = items is not None
     if items is not None:
-        usable = True
         for line in item_problems(items, manifest):
             usable = False
             yield line
-        if usable:
-            yield from media_problems(path, manifest, items)
-        yield from feature_problems(path, manifest, items["item_id"])
+        yield from feature_problems(path, manifest, items["item_id"] if "item_id" in items.columns else None)
+    yield from media_problems(folder, items if usable else None)
+    if errors is not None:
+        yield from error_problems(errors, items if usable else None)
+    yield from left_out_problems(manifest["interactions"])
     histories, faults = read_histories(path)
     yield from faults
     if histories is not None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import tarfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import xxhash
 
+from mmrec.data.audit.folder import AuditedFolder
 from mmrec.data.audit.wording import first_of, named
 from mmrec.data.manifest import MEDIA_MODALITIES
 from mmrec.data.progress import progress
@@ -22,31 +22,43 @@ __all__ = ["media_problems"]
 _AGAIN = "ingest the data again"
 
 
-def media_problems(path: Path, manifest: dict[str, Any], items: pl.DataFrame) -> Iterator[str]:
-    """Compare the places in ``items`` with the members of the tar shards, and each medium with its XXH3.
+def media_problems(folder: AuditedFolder, items: pl.DataFrame | None) -> Iterator[str]:
+    """The sha256 of each shard; the places in ``items`` against its members; each medium against its XXH3.
 
     Several items may point to one member; its key must be the ``media_key`` of one of them.
+
+    Args:
+        items: None where the table cannot be judged by; then the shards are, as files, alone.
     """
-    entries = _entries(items)
-    shards = [shard for shard in entries["shard"].unique().sort().to_list() if (path / shard_name(shard)).is_file()]
-    lost = entries.filter(~pl.col("shard").is_in(shards))
-    for (modality, shard), part in lost.group_by("modality", "shard", maintain_order=True):
-        owners = named("item", part["item_id"].to_list())
-        file = shard_name(int(str(shard)))
-        yield f"the {modality} of {owners} is said to lie in {file}, which is not there; {_AGAIN}"
-    listed = {name for name in manifest["files"] if name.startswith("media/")}
-    for name in sorted(listed - {shard_name(shard) for shard in shards}):
+    files = folder.manifest["files"]
+    listed = {name: facts["bytes"] for name, facts in files.items() if name.startswith("media/")}
+    entries = None if items is None else _entries(items)
+    pointed = set() if entries is None else {shard_name(shard) for shard in entries["shard"].unique().to_list()}
+    with progress("hashing media", sum(listed.values()), "bytes") as advance:
+        for name in sorted({*listed, *pointed}):
+            yield from folder.fetch(name) if name in listed else ()
+            if entries is not None:
+                here = entries.filter(pl.col("shard_name") == name)
+                yield from _shard(folder.root / name, name, here, files.get(name, {}).get("n"))
+            folder.release(name)
+            advance(listed.get(name, 0))
+
+
+def _shard(file: Path, name: str, entries: pl.DataFrame, stated: int | None) -> Iterator[str]:
+    """One shard against the places in it."""
+    if not file.is_file():
+        for (modality,), part in entries.group_by("modality", maintain_order=True):
+            owners = named("item", part["item_id"].to_list())
+            yield f"the {modality} of {owners} is said to lie in {name}, which is not there; {_AGAIN}"
+        return
+    if not entries.height:
         yield f"{name}: no item points to it; {_AGAIN}"
-    stored = entries.filter(pl.col("shard").is_in(shards))
-    with progress("hashing media", int(stored["size"].sum()), "bytes") as advance:
-        for shard in shards:
-            name = shard_name(shard)
-            here = stored.filter(pl.col("shard") == shard)
-            members, fault = _members(path / name)
-            if fault:
-                yield f"{name} is no whole tar file ({fault}); {_AGAIN}"
-            yield from _members_and_index(name, members, here, manifest["files"].get(name, {}).get("n"))
-            yield from _bytes(path / name, here, advance)
+        return
+    members, fault = _members(file)
+    if fault:
+        yield f"{name} is no whole tar file ({fault}); {_AGAIN}"
+    yield from _members_and_index(name, members, entries, stated)
+    yield from _bytes(file, entries)
 
 
 def _entries(items: pl.DataFrame) -> pl.DataFrame:
@@ -62,7 +74,10 @@ def _entries(items: pl.DataFrame) -> pl.DataFrame:
         f"{item_key(key) if key is not None else 'no key'}.{modality}.{ext}"
         for key, modality, ext in entries.select("key", "modality", "ext").iter_rows()
     ]
-    return entries.with_columns(pl.Series("name", names, dtype=pl.String))
+    shards = [shard_name(shard) for shard in entries["shard"].to_list()]
+    return entries.with_columns(
+        pl.Series("name", names, dtype=pl.String), pl.Series("shard_name", shards, dtype=pl.String)
+    )
 
 
 def _members(file: Path) -> tuple[pl.DataFrame, str]:
@@ -105,7 +120,7 @@ def _members_and_index(shard: str, members: pl.DataFrame, entries: pl.DataFrame,
         yield f"manifest.json says n of {shard}: {stated}, the shard holds {keys.n_unique()} keys; {_AGAIN}"
 
 
-def _bytes(file: Path, entries: pl.DataFrame, advance: Callable[[int], None]) -> Iterator[str]:
+def _bytes(file: Path, entries: pl.DataFrame) -> Iterator[str]:
     """Read each stored medium once and compare its hash; texts must be UTF-8 too."""
     wrong: dict[tuple[str, str], list[str]] = defaultdict(list)
     handle = os.open(file, os.O_RDONLY)
@@ -117,7 +132,6 @@ def _bytes(file: Path, entries: pl.DataFrame, advance: Callable[[int], None]) ->
             if (offset, size, xxh3, modality) != last:
                 fault = _fault(handle, length, offset, size, xxh3, modality)
                 last = offset, size, xxh3, modality
-            advance(size)
             if fault:
                 wrong[modality, fault].append(item_id)
     finally:

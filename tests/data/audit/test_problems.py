@@ -190,6 +190,31 @@ def test_a_status_that_contradicts_the_place_is_found(copy):
     assert the_line(copy).startswith("items.parquet: the image of item 'i04' is marked as stored without a place")
 
 
+def test_a_medium_that_could_not_be_used_without_a_row_that_says_why_is_found(copy):
+    """Item 2's picture is cut off; without its row it would be gone in silence."""
+    errors = pl.read_parquet(copy / "errors.parquet")
+    errors.filter(pl.col("modality") != "image").write_parquet(copy / "errors.parquet")
+    counts, files = manifest_of(copy)["counts"], manifest_of(copy)["files"]
+    files["errors.parquet"]["n"] = 1
+    vouch(copy, files=files, counts=counts | {"errors": 1})
+    vouch(copy)
+    assert the_line(copy).startswith("errors.parquet does not say why the image of item 'i02' cannot be used")
+
+
+def test_a_column_that_errors_lack_is_found(copy):
+    pl.read_parquet(copy / "errors.parquet").drop("message").write_parquet(copy / "errors.parquet")
+    vouch(copy)
+    assert the_line(copy).startswith("errors.parquet lacks the columns 'message'")
+
+
+def test_events_that_are_neither_kept_nor_left_out_for_a_reason_are_found(copy):
+    interactions = manifest_of(copy)["interactions"]
+    vouch(copy, interactions=interactions | {"given": interactions["given"] + 7})
+    assert f"{interactions['kept']:,} are kept and 0 left out for a reason" in the_line(copy)
+    vouch(copy, interactions={name: value for name, value in interactions.items() if name != "left_out"})
+    assert "does not count the events given, kept and left out" in the_line(copy)
+
+
 # Media
 
 
@@ -415,5 +440,5 @@ def test_the_command_prints_each_problem_and_says_so_by_its_exit_code(copy, caps
     assert main(["check", str(copy), "--html", str(tmp_path / "page.html")]) == 2
     printed = capsys.readouterr()
     assert "items.parquet: item_id 'i05' on more than one row" in printed.out
-    assert printed.err.strip() == f"1 problems in {copy}"
+    assert printed.err.strip() == f"1 problem in {copy}"
     assert "on more than one row" in (tmp_path / "page.html").read_text()
