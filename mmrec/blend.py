@@ -40,7 +40,7 @@ class BlendSettings:
     """How a blend was set.
 
     Attributes:
-        baseline: sequential_rules, or item_knn where histories are sets.
+        baseline: transitions, or item_knn where histories are sets.
         weight: of the baseline's scores, beside inner products of unit vectors; 0: the vectors alone were best.
         window, shrink, decay: the baseline's own.
         validation: NDCG@10 on the validation part that chose them.
@@ -103,7 +103,7 @@ class Blend:
             matrix = sp.csr_matrix(sp.load_npz(folder / "blend.npz"))
         except FileNotFoundError as error:
             raise ConfigError(f"{folder} has no blend; export with --blend") from error
-        kind = SequentialRules if settings.baseline == "sequential_rules" else ItemKNN
+        kind = ItemKNN if settings.baseline == "item_knn" else SequentialRules
         return cls(settings, kind(matrix, settings.decay))
 
 
@@ -122,7 +122,7 @@ def fit_blend(split: Split, users: Float[Tensor, "Q D"], items: Float[Tensor, "V
     rows = validation_sample(len(split.valid), seed)
     valid, vectors = split.valid.take(rows), (users[rows].float().cpu(), items.float().cpu())
     ordered = split.train.order != "none"
-    name = "sequential_rules" if ordered else "item_knn"
+    name = "transitions" if ordered else "item_knn"
     grid: dict[str, tuple[float, ...]] = {"window": (0,), **GRIDS[name]} | ({} if ordered else {"decay": (1.0,)})
     best: Blend | None = None
     for values in itertools.product(*grid.values()):
@@ -139,7 +139,7 @@ def fit_blend(split: Split, users: Float[Tensor, "Q D"], items: Float[Tensor, "V
 def refit_blend(settings: BlendSettings, split: Split, num_items: int) -> Blend:
     """The same settings with counts of other training events."""
     chosen = {"window": settings.window, "shrink": settings.shrink, "decay": settings.decay}
-    return Blend(settings, _fit(split, num_items, chosen, settings.baseline == "sequential_rules"))
+    return Blend(settings, _fit(split, num_items, chosen, settings.baseline == "transitions"))
 
 
 def _fit(split: Split, num_items: int, settings: dict[str, Any], ordered: bool) -> SequentialRules | ItemKNN:

@@ -34,6 +34,8 @@ def evaluate(
     part: Literal["test", "valid"] = "test",
     blend: bool = False,
     baselines: bool = True,
+    category: str | None = None,
+    provider: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Rank the whole catalogue for every held-out event; write metrics.json, ranks.parquet and report.html.
@@ -49,12 +51,15 @@ def evaluate(
         blend: add what sequential rules (item-kNN for sets) say to the model's scores, weighted by validation; with
             --embeddings, the blend that was exported.
         baselines: rank popularity, item-kNN, sequential rules and content on the same queries.
+        category: attribute column of the items: slices by its values, and whether lists have the user's mix of them.
+        provider: attribute column of the items: who is shown more, or less, than is taken of theirs.
         overwrite: replace OUT.
     """
     from rich.console import Console
 
     from mmrec.blend import Blend
     from mmrec.evaluator import make_record, run_baselines, score_blend, score_vectors, write_record
+    from mmrec.metrics.slices import item_groups
     from mmrec.report import summary_table
     from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
 
@@ -74,10 +79,14 @@ def evaluate(
         given.model.update(name=name, blend=asdict(blended.settings))
     else:
         result = score_vectors(given.split, part, given.users, given.items)
+    groups = {
+        name: item_groups(given.dataset, column)
+        for name, column in (("category", category), ("provider", provider)) if column
+    }  # fmt: skip
     others = run_baselines(given.dataset, given.split, part) if baselines else None
     record = make_record(
         given.dataset, given.split, part, result, baselines=others, cost=given.cost, model=given.model,
-        query_time=given.query_time,
+        query_time=given.query_time, **groups,
     )  # fmt: skip
     write_record(out, record, given.dataset, given.split, part, result, overwrite=overwrite)
     Console().print(summary_table(record))

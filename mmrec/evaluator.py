@@ -28,11 +28,11 @@ from mmrec.blend import Blend
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Queries, Split
 from mmrec.errors import DataError
-from mmrec.metrics.beyond_accuracy import beyond_accuracy
+from mmrec.list_record import exposure_record, list_metrics
 from mmrec.metrics.bootstrap import LEVEL, NUM_RESAMPLES, bootstrap_intervals
 from mmrec.metrics.chance import chance_metrics
 from mmrec.metrics.ranking import ranking_metrics
-from mmrec.metrics.slices import num_candidates, restrict, target_masks, training_events
+from mmrec.metrics.slices import ItemGroups, num_candidates, restrict, target_masks, training_events
 from mmrec.report import render_report
 from mmrec.retrieval import rank_targets, rank_targets_from_scores, top_k, top_k_from_scores
 
@@ -159,6 +159,8 @@ def make_record(
     cost: dict[str, Any] | None = None,
     model: dict[str, Any] | None = None,
     query_time: Literal["unknown", "known"] = "unknown",
+    category: ItemGroups | None = None,
+    provider: ItemGroups | None = None,
 ) -> dict[str, Any]:
     """The evaluation record: what `metrics.json` holds.
 
@@ -167,18 +169,24 @@ def make_record(
         cost: the caller's cost ledger, such as seconds, device, peak memory.
         model: what made the vectors, such as its name, checkpoint and hash.
         query_time: whether the model was told when each item was taken; part of the protocol.
+        category: an attribute of items for slices and calibration.
+        provider: an attribute of items whose exposure is compared with what its items merit.
     """
     queries = queries_of(split, part)
     present = {name: dataset.present(name) for name in dataset.modalities}
-    groups = target_masks(split, queries, present)
+    groups = target_masks(split, queries, present, category)
     slices: dict[str, Any] = {}
     for group, masks in groups.items():
-        measured = {name: _measure(result.ranks, queries, mask, intervals=not group) for name, mask in masks.items()}
+        intervals = ("hr@10", "ndcg@10") if group else None
+        measured = {name: _measure(result.ranks, queries, mask, intervals=intervals) for name, mask in masks.items()}
         if group:
             slices[group] = measured
         else:
             slices |= measured
-    lists = {} if result.lists is None else beyond_accuracy(result.lists, training_events(split))
+    lists, exposure = {}, {}
+    if result.lists is not None:
+        lists = list_metrics(dataset, split, queries, result.lists, category)
+        exposure = exposure_record(dataset, split, queries, result.lists, provider)
     return {
         "schema_version": SCHEMA_VERSION,
         "protocol": _protocol(dataset, split, part, query_time),
@@ -188,6 +196,7 @@ def make_record(
         "slices": slices,
         "baselines": baselines or {"random": _chance(split, queries)},
         "beyond_accuracy": lists,
+        "exposure": exposure,
         "cost": cost or {},
     }
 
@@ -225,9 +234,9 @@ def write_record(
 
 
 def _measure(
-    ranks: np.ndarray, queries: Queries, mask: np.ndarray | None = None, *, intervals: bool = True
+    ranks: np.ndarray, queries: Queries, mask: np.ndarray | None = None, *, intervals: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
-    """Metrics of all queries, or of the slice of the targets in ``mask``."""
+    """Metrics of all queries, or of the targets in ``mask``; intervals of the metrics named, else of all."""
     users, target_offsets = queries.user, queries.target_offsets
     if mask is not None:
         ranks, target_offsets, rows = restrict(ranks, target_offsets, mask)
@@ -238,12 +247,12 @@ def _measure(
         "num_targets": len(ranks),
         "metrics": {name: float(values.mean()) for name, values in per_query.items()},
     }
-    if intervals:
-        measured["confidence_interval"] = {
-            "level": LEVEL,
-            "method": f"percentile bootstrap over users, {NUM_RESAMPLES} resamples, seed 0",
-            **{name: list(bounds) for name, bounds in bootstrap_intervals(per_query, users).items()},
-        }
+    chosen = per_query if intervals is None else {name: per_query[name] for name in intervals}
+    measured["confidence_interval"] = {
+        "level": LEVEL,
+        "method": f"percentile bootstrap over users, {NUM_RESAMPLES} resamples, seed 0",
+        **{name: list(bounds) for name, bounds in bootstrap_intervals(chosen, users).items()},
+    }
     return measured
 
 

@@ -4,6 +4,11 @@ A rank is 0-based and counts the candidates that score higher than the target pl
 the expected place under a random order of ties, so that a constant score earns the rank of chance. Candidates are all
 items but those in the query's history; the query's own targets always stay.
 
+No matrix of users x items is ever held, only a block of it, and no more than a number comes back for each target. One
+sum over the catalogue gives the rank: of V items, G score higher than the target, E the same and L lower, and
+``S = G - L`` is the sum of the signs of their differences, so that ``G + E / 2 = (V - 1 + S) / 2``. Items that are
+filtered count as lower. Parts of the catalogue on several processes have sums of their own, and these add up.
+
 Legend: Q queries, T targets of all queries, V items of the catalogue, D model width.
 """
 
@@ -14,18 +19,29 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from mmrec.data.sequences import Sequences
 from mmrec.data.splits import Queries
+from mmrec.distributed import rank, world_size
 from mmrec.errors import DataError
 
-__all__ = ["BLOCK", "block_rows", "rank_targets", "rank_targets_from_scores", "top_k", "top_k_from_scores"]
+__all__ = [
+    "BLOCK",
+    "block_rows",
+    "catalog_shard",
+    "rank_targets",
+    "rank_targets_from_scores",
+    "rank_targets_sharded",
+    "top_k",
+    "top_k_from_scores",
+]
 
-BLOCK = 1 << 24
-"""Scores held at once: 64 MiB of float32."""
+BLOCK = 1 << 21
+"""Scores held at once: 8 MiB of float32, which the caches of a CPU hold while they are counted."""
 
 # Matrix kernels sum the edge of a matrix in another order than its middle, which splits exact ties by one ulp.
 # Padded to whole tiles, equal items have equal scores, whatever block, process or place they are in.
@@ -55,13 +71,49 @@ def rank_targets(
         DataError: if a score is not finite.
     """
     rows = block_rows(len(items), block)
-    tiles = _pad_rows(items.float(), _TILE)
-
-    def score_block(part: slice) -> Tensor:
-        return (_pad_rows(users[part].float(), rows) @ tiles.T)[: part.stop - part.start, : len(items)]
-
     with torch.no_grad(), _full_precision(users.device):
-        return _rank(score_block, queries, filter_seen, rows)
+        return _rank(_inner_products(users, items, rows), queries, filter_seen, rows, len(items))
+
+
+def rank_targets_sharded(
+    users: Float[Tensor, "Q D"],
+    shard: Float[Tensor, "v D"],
+    queries: Queries,
+    *,
+    num_items: int,
+    filter_seen: bool = True,
+    block: int = BLOCK,
+) -> np.ndarray:
+    """:func:`rank_targets` where each process holds a part of the catalogue; every process gets all ranks.
+
+    Processes exchange two numbers a target, its own score and its sum of signs.
+
+    Args:
+        users, queries: the same on every process.
+        shard: vectors of the items :func:`catalog_shard`, on the device of ``users``.
+        num_items: V, of the whole catalogue.
+
+    Raises:
+        DataError: if a score is not finite, or ``shard`` has another number of rows than this process's part.
+    """
+    own_part = catalog_shard(num_items)
+    if len(shard) != own_part.stop - own_part.start:
+        raise DataError(
+            f"{len(shard):,} item vectors on process {rank()}, whose part of {num_items:,} items are those from "
+            f"{own_part.start} to {own_part.stop - 1}; take them by catalog_shard"
+        )
+    rows = block_rows(num_items, block)
+    # Equal shapes on all processes, so that their kernels add up in one order and copies of an item tie everywhere.
+    longest = -(-num_items // world_size())
+    with torch.no_grad(), _full_precision(users.device):
+        scores = _inner_products(users, shard, rows, longest)
+        return _rank(scores, queries, filter_seen, rows, num_items, first=own_part.start)
+
+
+def catalog_shard(num_items: int) -> slice:
+    """Items of this process: the catalogue in as many consecutive parts as there are processes, the last ones short."""
+    longest = -(-num_items // world_size())
+    return slice(min(rank() * longest, num_items), min((rank() + 1) * longest, num_items))
 
 
 def rank_targets_from_scores(
@@ -83,11 +135,12 @@ def rank_targets_from_scores(
 
     def scores(part: slice) -> Tensor:
         values = torch.from_numpy(score_block(part))
+        _check_finite(values, part)
         if progress:
             progress(part.stop - part.start)
         return values
 
-    return _rank(scores, queries, filter_seen, block_rows(num_items, block))
+    return _rank(scores, queries, filter_seen, block_rows(num_items, block), num_items)
 
 
 def top_k(
@@ -111,13 +164,8 @@ def top_k(
         DataError: if a score is not finite.
     """
     rows = block_rows(len(items), block)
-    tiles = _pad_rows(items.float(), _TILE)
-
-    def score_block(part: slice) -> Tensor:
-        return (_pad_rows(users[part].float(), rows) @ tiles.T)[: part.stop - part.start, : len(items)]
-
     with torch.no_grad(), _full_precision(users.device):
-        return _top_k(score_block, len(users), len(items), k, exclude, rows)
+        return _top_k(_inner_products(users, items, rows), len(users), len(items), k, exclude, rows)
 
 
 def top_k_from_scores(
@@ -132,7 +180,9 @@ def top_k_from_scores(
     """:func:`top_k` for recommenders that have scores and no vectors; ``score_block`` as for the ranks."""
 
     def scores(part: slice) -> Tensor:
-        return torch.from_numpy(score_block(part))
+        values = torch.from_numpy(score_block(part))
+        _check_finite(values, part)
+        return values
 
     return _top_k(scores, num_queries, num_items, k, exclude, block_rows(num_items, block))
 
@@ -151,7 +201,6 @@ def _top_k(
     for start in range(0, num_queries, rows):
         part = slice(start, min(start + rows, num_queries))
         scores = score_block(part)
-        _check_finite(scores, part)
         if exclude is not None:
             scores[_events(exclude, part, scores.device)] = -torch.inf
         values, places = scores.topk(found, dim=1)
@@ -165,35 +214,79 @@ def block_rows(num_items: int, block: int = BLOCK) -> int:
     return int(np.clip(block // max(num_items, 1), 1, 1024))
 
 
-def _rank(score_block: Callable[[slice], Tensor], queries: Queries, filter_seen: bool, rows: int) -> np.ndarray:
+def _inner_products(users: Tensor, items: Tensor, rows: int, longest: int = 0) -> Callable[[slice], Tensor]:
+    """Scores of a block of at most ``rows`` queries; each call overwrites the block of the one before.
+
+    Args:
+        longest: items that the matrix is padded to at least.
+    """
+    tiles = _pad_rows(items.float(), _TILE, longest).T
+    buffer = tiles.new_empty(rows, tiles.shape[1])
+    safe = _products_are_finite(users, items)
+
+    def score_block(part: slice) -> Tensor:
+        torch.mm(_pad_rows(users[part].float(), rows), tiles, out=buffer)
+        scores = buffer[: part.stop - part.start, : len(items)]
+        if not safe:
+            _check_finite(scores, part)
+        return scores
+
+    return score_block
+
+
+def _rank(
+    score_block: Callable[[slice], Tensor],
+    queries: Queries,
+    filter_seen: bool,
+    rows: int,
+    num_items: int,
+    *,
+    first: int | None = None,
+) -> np.ndarray:
+    """Args: first: of a part of the catalogue, its first item; sums of all processes are added."""
     ranks = np.zeros(len(queries.targets))
     for start in range(0, len(queries), rows):
         part = slice(start, min(start + rows, len(queries)))
         scores = score_block(part)
-        _check_finite(scores, part)
-        first, last = queries.target_offsets[part.start], queries.target_offsets[part.stop]
+        low, high = queries.target_offsets[part.start], queries.target_offsets[part.stop]
         num_targets = np.diff(queries.target_offsets[part.start : part.stop + 1])
         of_query = torch.from_numpy(np.repeat(np.arange(len(num_targets)), num_targets)).to(scores.device)
-        targets = torch.from_numpy(queries.targets[first:last].astype(np.int64)).to(scores.device)
-        own = scores[of_query, targets]
+        targets = torch.from_numpy(queries.targets[low:high].astype(np.int64)).to(scores.device)
+        own = scores.new_zeros(len(targets))
+        targets = targets - (first or 0)
+        here = (targets >= 0) & (targets < scores.shape[1])
+        own[here] = scores[of_query[here], targets[here]]
+        if first is not None:
+            _add_over_processes(own)  # all but one add zero
         if filter_seen:
-            scores[_events(queries.history, part, scores.device)] = -torch.inf
-            scores[of_query, targets] = own
-        ranks[first:last] = _count(scores, of_query, own, rows).cpu().numpy()
+            row, item = _events(queries.history, part, scores.device)
+            item = item - (first or 0)
+            mine = (item >= 0) & (item < scores.shape[1])
+            scores[row[mine], item[mine]] = -torch.inf
+            scores[of_query[here], targets[here]] = own[here]
+        signs = _signs(scores, of_query, own, rows)
+        if first is not None:
+            _add_over_processes(signs)
+        ranks[low:high] = (num_items - 1 + signs.cpu().numpy()) / 2
     return ranks
 
 
-def _count(scores: Tensor, of_query: Tensor, own: Tensor, rows: int) -> Tensor:
-    """Scores greater than each target's own, and half of the other equal ones; at most ``rows`` rows at once."""
-    counts = []
-    for start in range(0, len(own), rows):
-        chosen, mine = of_query[start : start + rows], own[start : start + rows, None]
-        one_each = len(own) == len(scores)  # the common case needs no copy of the block
-        candidates = scores if one_each else scores[chosen]
-        greater = (candidates > mine).sum(dim=1)
-        equal = (candidates == mine).sum(dim=1) - 1
-        counts.append(greater.double() + equal.double() / 2)
-    return torch.cat(counts)
+def _signs(scores: Tensor, of_query: Tensor, own: Tensor, rows: int) -> Tensor:
+    """For each target, how many scores are greater than its own minus how many are less. Overwrites ``scores``."""
+    # Sums of signs are whole numbers, exact in float32 below 2 ** 24.
+    dtype = torch.float32 if scores.shape[1] < 1 << 24 else torch.float64
+    if len(own) == len(scores):  # one target a query needs no copy of the block
+        return scores.sub_(own[:, None]).sign_().sum(dim=1, dtype=dtype).double()
+    parts = [
+        (scores[of_query[start : start + rows]] - own[start : start + rows, None]).sign_().sum(dim=1, dtype=dtype)
+        for start in range(0, len(own), rows)
+    ]
+    return torch.cat(parts).double()
+
+
+def _add_over_processes(values: Tensor) -> None:
+    if world_size() > 1:
+        dist.all_reduce(values)
 
 
 def _events(history: Sequences, part: slice, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -213,8 +306,17 @@ def _check_finite(scores: Tensor, part: slice) -> None:
         )
 
 
-def _pad_rows(matrix: Tensor, multiple: int) -> Tensor:
-    return F.pad(matrix, (0, 0, 0, -len(matrix) % multiple))
+def _products_are_finite(users: Tensor, items: Tensor) -> bool:
+    """True if no inner product can overflow, which spares a look at every score; False if a vector is not finite."""
+    if not len(users) or not len(items):
+        return True
+    longest = [torch.linalg.vector_norm(vectors.double(), dim=1).max() for vectors in (users, items)]
+    return bool(longest[0] * longest[1] < torch.finfo(torch.float32).max / 2)
+
+
+def _pad_rows(matrix: Tensor, multiple: int, at_least: int = 0) -> Tensor:
+    rows = max(len(matrix), at_least)
+    return F.pad(matrix, (0, 0, 0, rows + -rows % multiple - len(matrix)))
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from mmrec.data.splits import make_split
-from mmrec.errors import DataError
+from mmrec.errors import ConfigError, DataError
 from mmrec.evaluator import make_record, run_baselines, score_vectors, write_record
-from mmrec.metrics.slices import training_events
+from mmrec.metrics.slices import item_groups, training_events
 from mmrec.report import render_report, summary_rows, summary_table
 
 
@@ -44,6 +44,7 @@ def record(tiny_dataset, split, result, baselines):
     return make_record(
         tiny_dataset, split, "test", result,
         baselines=baselines, cost={"seconds": 1.5, "device": "cpu"}, model={"name": "noise", "hash": "0123"},
+        category=item_groups(tiny_dataset, "category"), provider=item_groups(tiny_dataset, "category"),
     )  # fmt: skip
 
 
@@ -68,7 +69,8 @@ def test_complementary_slices_average_to_the_whole(record) -> None:
     slices = record["slices"]
     parts = [["warm_items", "cold_items"], ["has_image", "missing_image"], ["has_vec", "missing_vec"]]
     groups = [[slices[name] for name in names if name in slices] for names in parts]
-    groups += [list(slices[group].values()) for group in ("history_length", "popularity")]
+    named = ("history_length", "popularity", "popularity_decile", "modalities", "time", "category")
+    groups += [list(slices[group].values()) for group in named]
     for group in groups:
         sizes = [part["num_targets"] for part in group]
         assert sum(sizes) == record["num_targets"]
@@ -120,7 +122,26 @@ def test_new_items_are_ranked_and_counted(record, split, tiny_dataset) -> None:
     assert record["slices"].get("cold_items", {}).get("num_targets", 0) == cold.sum()
     assert record["data"]["cold_items"] == int((training_events(split) == 0).sum())
     assert 0 < record["beyond_accuracy"]["coverage@10"] <= 1
-    assert {"gini@10", "novelty@10"} <= set(record["beyond_accuracy"])
+    assert {"gini@10", "novelty@10", "diversity@10", "popularity_lift@10", "miscalibration@10"} <= set(
+        record["beyond_accuracy"]
+    )
+
+
+def test_exposure_is_told_by_popularity_by_what_items_have_and_by_provider(record, tiny_dataset) -> None:
+    exposure = record["exposure"]
+    assert set(exposure) == {"popularity_decile", "modalities", "provider"}
+    assert set(exposure["provider"]) == {"red", "green", "blue", "grey"}
+    for groups in exposure.values():
+        assert sum(group["items"] for group in groups.values()) == tiny_dataset.num_items
+        assert sum(group["exposure"] for group in groups.values()) == pytest.approx(1)
+        assert sum(group["merit"] for group in groups.values()) == pytest.approx(1)
+
+
+def test_a_column_that_is_not_there_or_tells_all_items_apart_is_an_error(tiny_dataset) -> None:
+    with pytest.raises(ConfigError, match="perhaps you meant 'category'"):
+        item_groups(tiny_dataset, "categories")
+    with pytest.raises(ConfigError, match="groups nothing"):
+        item_groups(tiny_dataset, "title")
 
 
 def test_the_wrong_number_of_vectors_is_an_error(split, vectors) -> None:

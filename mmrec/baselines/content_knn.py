@@ -16,9 +16,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from mmrec.baselines.histories import SparseMatrix, history_matrix
+from mmrec.data.dataset import Dataset
 from mmrec.data.sequences import Sequences
 
-__all__ = ["ContentKNN", "centred_features", "tf_idf"]
+__all__ = ["ContentKNN", "centred_features", "content_vectors", "tf_idf"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,18 @@ class ContentKNN:
         weights = history_matrix(history, self.content.shape[0], decay=self.decay)
         scores = (weights @ self.content) @ self.content.T
         return scores.toarray() if sp.issparse(scores) else np.asarray(scores)
+
+
+def content_vectors(dataset: Dataset) -> np.ndarray | SparseMatrix | None:
+    """Unit content vectors of all items, (V, D), or None where the items have neither vectors nor texts."""
+    sets = [name for name in dataset.modalities if name in dataset.manifest["features"]]
+    if sets:
+        values = [np.asarray(dataset.features(name), dtype=np.float32) for name in sets]
+        return centred_features(values, [dataset.present(name) for name in sets])
+    if "text" not in dataset.modalities:
+        return None
+    there = dataset.present("text")
+    return tf_idf([str(dataset.read("text", idx)) if there[idx] else None for idx in range(dataset.num_items)])
 
 
 def centred_features(features: Sequence[np.ndarray], present: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""A weighted sum of two baselines: each knows something that the other does not."""
+"""A weighted sum of baselines: each knows something that the others do not."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from mmrec.data.sequences import Sequences
 
-__all__ = ["Baseline", "Mixture", "typical_best"]
+__all__ = ["Baseline", "Mixture", "mix", "typical_best"]
 
 
 class Baseline(Protocol):
@@ -22,24 +23,31 @@ class Baseline(Protocol):
 
 @dataclass(frozen=True)
 class Mixture:
-    """``weight * first / scale of first + (1 - weight) * second / scale of second``."""
+    """``sum of weight / scale * score`` over the parts.
 
-    first: Baseline
-    second: Baseline
-    scales: tuple[float, float]
-    weight: float
+    Args:
+        parts: the baselines.
+        scales: :func:`typical_best` of each.
+        weights: of each, 1 together.
+    """
+
+    parts: tuple[Baseline, ...]
+    scales: tuple[float, ...]
+    weights: tuple[float, ...]
 
     def score(self, history: Sequences) -> np.ndarray:
         """Scores of all items for each history, float32. (Q, V)"""
-        return self.mix(self.first.score(history), self.second.score(history))
+        return mix([part.score(history) for part in self.parts], self.scales, self.weights)
 
-    def mix(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """The weighted sum of scores that the two gave. (Q, V)"""
-        mixed = first * np.float32(self.weight / self.scales[0])
-        mixed += second * np.float32((1 - self.weight) / self.scales[1])
-        return mixed
+
+def mix(scores: Sequence[np.ndarray], scales: Sequence[float], weights: Sequence[float]) -> np.ndarray:
+    """The weighted sum of what the parts gave, an array of its own. (Q, V)"""
+    mixed = scores[0] * np.float32(weights[0] / scales[0])
+    for part, scale, weight in zip(scores[1:], scales[1:], weights[1:], strict=True):
+        mixed += part * np.float32(weight / scale)
+    return mixed
 
 
 def typical_best(baseline: Baseline, history: Sequences) -> float:
-    """Mean over the histories of the best score; 1 where nothing scores. Puts two baselines on one scale."""
+    """Mean over the histories of the best score; 1 where nothing scores. Puts baselines on one scale."""
     return float(baseline.score(history).max(axis=1, initial=0.0).mean()) or 1.0

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mmrec.baselines.content_knn import ContentKNN, centred_features, tf_idf
+from mmrec.baselines.als import ImplicitALS
+from mmrec.baselines.content_knn import ContentKNN, centred_features, content_vectors
 from mmrec.baselines.ease import EASE, MAX_ITEMS, item_gram
 from mmrec.baselines.item_knn import ItemKNN
-from mmrec.baselines.mixture import Baseline, Mixture, typical_best
+from mmrec.baselines.mixture import Baseline, Mixture, mix, typical_best
 from mmrec.baselines.popularity import Popularity
 from mmrec.baselines.sequential_rules import SequentialRules
 from mmrec.data.dataset import Dataset
@@ -26,18 +26,23 @@ from mmrec.data.splits import Queries, Split
 from mmrec.metrics.ranking import ranking_metrics
 from mmrec.retrieval import block_rows, rank_targets_from_scores
 
-__all__ = ["GRIDS", "FittedBaseline", "fit_baselines", "rank_baseline", "validation_sample"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["GRIDS", "FittedBaseline", "fit_baselines", "left_out", "rank_baseline", "validation_sample"]
 
 # The first value of each setting is what is taken where there is no validation part to choose on.
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
+    "recent_popularity": {"window_days": (30, 7, 1, 90, 365)},
     "item_knn": {"shrink": (50, 10, 1), "decay": (0.8, 0.6, 1.0)},
     "ease": {"regularisation": (50, 200), "decay": (0.8, 0.6, 1.0)},
-    "sequential_rules": {"window": (3, 1), "shrink": (5, 50), "decay": (0.6, 0.8, 0.4)},
+    "implicit_als": {"factors": (64,), "unobserved": (0.1, 0.02), "regularisation": (0.002, 0.01, 0.05)},
+    "sequential_rules": {"window": (3, 1), "shrink": (50, 5, 100), "decay": (0.5, 0.6, 0.8)},
+    "transitions": {"window": (3, 1), "shrink": (5, 50), "decay": (0.6, 0.8, 0.4)},
     "content_knn": {"decay": (0.6, 0.8, 0.4, 1.0)},
 }
 MIXTURE_WEIGHTS = (0.5, 0.2, 0.35, 0.65, 0.8)
+# Shares of a third part beside the best two.
+_THIRD_WEIGHTS = (0.15, 0.3, 0.45)
+# Baselines that are tried with each other: the best on validation.
+_MIXED = 5
 
 # Standard error of HR@10 of .1 over 3000 queries is .005, and settings are compared on the same queries.
 _VALIDATION_QUERIES = 3000
@@ -57,9 +62,11 @@ def fit_baselines(
 ) -> dict[str, FittedBaseline]:
     """Fit every baseline on the training events.
 
-    popularity and item_knn always; ease up to 20,000 items; sequential_rules and rules_and_knn where histories have an
-    order; content_knn where there are feature sets, else texts; content_and_<best of the others> beside it. Of a refit
-    split, settings are those that the plain one chose, and the counts those of its own training events.
+    popularity, item_knn and implicit_als always; recent_popularity where there are timestamps; ease up to 20,000 items;
+    sequential_rules (by confidence) and transitions (by cosine) where histories have an order; content_knn where there
+    are feature sets, else texts, and content_knn_<name> for each feature set if there are several; best_mixture of two
+    or three of them. Of a refit split, settings are those that the plain one chose, and the counts those of its own
+    training events.
 
     Args:
         seed: draws the validation queries that settings are chosen on, if there are more than 3000.
@@ -67,56 +74,83 @@ def fit_baselines(
     """
     plain = split.chosen_on or split
     chooser = _Chooser(plain.valid, dataset.num_items, seed)
-    content = _content(dataset)
-    make = _makers(plain.train, dataset.num_items, content)
+    contents = _contents(dataset)
+    make = _makers(plain.train, dataset.num_items, contents)
+    grids = {name: GRIDS["content_knn" if name in contents else name] for name in make if name != "popularity"}
+    if plain.train.order == "none":
+        grids = {name: grid | ({"decay": (1.0,)} if "decay" in grid else {}) for name, grid in grids.items()}
     fitted: dict[str, FittedBaseline] = {}
-    ordered = plain.train.order != "none"
-    grids = GRIDS if ordered else {name: grid | {"decay": (1.0,)} for name, grid in GRIDS.items()}
-    order = "sequential_rules" if ordered else "item_knn"
-    mixtures = {}
-    if ordered:
-        mixtures["rules_and_knn"] = ("sequential_rules", "item_knn")
-    if content is not None:
-        mixtures["rules_and_content" if ordered else "knn_and_content"] = (order, "content_knn")
     for name, maker in make.items():
         progress(name)
         fitted[name] = chooser.best(maker, grids.get(name, {}))
-    for name, (first, second) in mixtures.items():
-        progress(name)
-        fitted[name] = chooser.best_mixture(fitted[first], fitted[second])
-    if split.chosen_on is None:
-        return fitted
-    again = _makers(split.train, dataset.num_items, content)
-    refitted = {name: replace(fitted[name], baseline=again[name](**fitted[name].settings)) for name in make}
-    for name, (first, second) in mixtures.items():
-        mixture = fitted[name].baseline
-        assert isinstance(mixture, Mixture), "mixtures are listed apart"
-        parts = {"first": refitted[first].baseline, "second": refitted[second].baseline}
-        refitted[name] = replace(fitted[name], baseline=replace(mixture, **parts))
-    return refitted
+    progress("best_mixture")
+    mixture, names = chooser.best_mixture(fitted)
+    if split.chosen_on is not None:
+        again = _makers(split.train, dataset.num_items, contents)
+        fitted = {name: replace(one, baseline=again[name](**one.settings)) for name, one in fitted.items()}
+        assert isinstance(mixture.baseline, Mixture), "it was made as one"
+        parts = tuple(fitted[name].baseline for name in names)
+        mixture = replace(mixture, baseline=replace(mixture.baseline, parts=parts))
+    return fitted | {"best_mixture": mixture}
 
 
-def _makers(train: Sequences, num_items: int, content: Any) -> dict[str, Callable[..., Baseline]]:
+def left_out(dataset: Dataset, split: Split) -> dict[str, str]:
+    """Baselines that the data do not allow, each with the reason and what to look at in its place."""
+    reasons = {}
+    if dataset.num_items > MAX_ITEMS:
+        reasons["ease"] = (
+            f"it inverts a matrix of {dataset.num_items:,} items squared "
+            f"({dataset.num_items**2 * 4 / 2**30:,.0f} GiB; at most {MAX_ITEMS:,} items); item_knn is its sparse kin"
+        )
+    if split.train.order == "none":
+        reasons["sequential_rules, transitions"] = "histories have no order; item_knn"
+    if split.train.timestamps is None:
+        reasons["recent_popularity"] = "interactions have no timestamps; popularity"
+    if not _contents(dataset):
+        reasons["content_knn"] = "items have neither feature sets nor texts"
+    return reasons
+
+
+def _contents(dataset: Dataset) -> dict[str, Any]:
+    """Content vectors of all items by the name of the baseline that reads them."""
+    together = content_vectors(dataset)
+    found = {} if together is None else {"content_knn": together}
+    sets = [name for name in dataset.modalities if name in dataset.manifest["features"]]
+    if len(sets) > 1:
+        for name in sets:
+            values = np.asarray(dataset.features(name), dtype=np.float32)
+            found[f"content_knn_{name}"] = centred_features([values], [dataset.present(name)])
+    return found
+
+
+def _makers(train: Sequences, num_items: int, contents: dict[str, Any]) -> dict[str, Callable[..., Baseline]]:
     """What fits each baseline that the data allow, by name, from its settings."""
     gram = functools.cache(lambda: item_gram(train, num_items))
     ease = functools.lru_cache(1)(lambda regularisation: EASE.fit(gram(), regularisation=regularisation, decay=1.0))
     similar = functools.cache(lambda shrink: ItemKNN.fit(train, num_items, shrink=shrink, decay=1.0))
-    makers: dict[str, Callable[..., Baseline]] = {
-        "popularity": lambda: Popularity.fit(train, num_items),
-        "item_knn": lambda shrink, decay: replace(similar(shrink), decay=decay),
-    }
+
+    @functools.cache
+    def rules(normalise: Any, window: float, shrink: float) -> SequentialRules:
+        return SequentialRules.fit(train, num_items, window=int(window), shrink=shrink, decay=1.0, normalise=normalise)
+
+    makers: dict[str, Callable[..., Baseline]] = {"popularity": lambda: Popularity.fit(train, num_items)}
+    if train.timestamps is not None:
+        makers["recent_popularity"] = lambda window_days: Popularity.fit_recent(
+            train, num_items, window_days=window_days
+        )
+    makers["item_knn"] = lambda shrink, decay: replace(similar(shrink), decay=decay)
     if num_items <= MAX_ITEMS:
         makers["ease"] = lambda regularisation, decay: replace(ease(regularisation), decay=decay)
-    else:
-        logger.info(
-            "ease is left out: it inverts a matrix of %s items squared; item_knn is its sparse kin", f"{num_items:,}"
-        )
+    makers["implicit_als"] = lambda factors, unobserved, regularisation: ImplicitALS.fit(
+        train, num_items, factors=int(factors), unobserved=unobserved, regularisation=regularisation
+    )
     if train.order != "none":
-        makers["sequential_rules"] = lambda window, shrink, decay: SequentialRules.fit(
-            train, num_items, window=int(window), shrink=shrink, decay=decay
-        )
-    if content is not None:
-        makers["content_knn"] = lambda decay: ContentKNN(content, decay)
+        for name, normalise in (("sequential_rules", "confidence"), ("transitions", "cosine")):
+            makers[name] = lambda window, shrink, decay, normalise=normalise: replace(
+                rules(normalise, window, shrink), decay=decay
+            )
+    for name, content in contents.items():
+        makers[name] = lambda decay, content=content: ContentKNN(content, decay)
     return makers
 
 
@@ -129,7 +163,7 @@ class _Chooser:
 
     def best(self, make: Callable[..., Baseline], grid: dict[str, tuple[float, ...]]) -> FittedBaseline:
         candidates = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-        if len(self.valid) == 0 or not grid:
+        if len(self.valid) == 0:
             return FittedBaseline(baseline=make(**candidates[0]), settings=candidates[0], validation=None)
         best: FittedBaseline | None = None
         for settings in candidates:
@@ -140,27 +174,50 @@ class _Chooser:
         assert best is not None
         return best
 
-    def best_mixture(self, first: FittedBaseline, second: FittedBaseline) -> FittedBaseline:
-        """Both score each block of queries once, whatever the number of weights."""
+    def best_mixture(self, fitted: dict[str, FittedBaseline]) -> tuple[FittedBaseline, tuple[str, ...]]:
+        """The best two of the best five, at the best of some weights, and a third beside them if that is better.
+
+        Returns: the mixture, and the names of its parts.
+        """
+        order = sorted(fitted, key=lambda name: -(fitted[name].validation or 0.0))[:_MIXED]
+        sample = self.valid.history.take(np.arange(min(len(self.valid), 500)))
+        scales = {name: typical_best(fitted[name].baseline, sample) if len(sample) else 1.0 for name in order}
+        pairs = [
+            {first: weight, second: 1 - weight}
+            for first, second in itertools.combinations(order, 2) for weight in MIXTURE_WEIGHTS
+        ]  # fmt: skip
+        best, value = self._best_weights(fitted, scales, pairs)
+        if value is not None:
+            triples = [
+                {**{name: own * (1 - weight) for name, own in best.items()}, third: weight}
+                for third in order if third not in best for weight in _THIRD_WEIGHTS
+            ]  # fmt: skip
+            three, more = self._best_weights(fitted, scales, triples) if triples else (best, value)
+            if more is not None and more > value:
+                best, value = three, more
+        best = {name: round(weight, 4) for name, weight in best.items()}
+        parts = tuple(fitted[name].baseline for name in best)
+        mixture = Mixture(parts, tuple(scales[name] for name in best), tuple(best.values()))
+        return FittedBaseline(baseline=mixture, settings=dict(best), validation=value), tuple(best)
+
+    def _best_weights(
+        self, fitted: dict[str, FittedBaseline], scales: dict[str, float], candidates: list[dict[str, float]]
+    ) -> tuple[dict[str, float], float | None]:
+        """Each baseline scores each block of queries once, whatever the number of candidates."""
         valid, rows = self.valid, block_rows(self.num_items)
-        sample = valid.history.take(np.arange(min(len(valid), 500)))
-        scales = (1.0, 1.0)
-        if len(sample):
-            scales = (typical_best(first.baseline, sample), typical_best(second.baseline, sample))
-        mixtures = [Mixture(first.baseline, second.baseline, scales, weight) for weight in MIXTURE_WEIGHTS]
         if len(valid) == 0:
-            return FittedBaseline(baseline=mixtures[0], settings={"weight": MIXTURE_WEIGHTS[0]}, validation=None)
-        ranks: list[list[np.ndarray]] = [[] for _ in mixtures]
+            return candidates[0], None
+        ranks: list[list[np.ndarray]] = [[] for _ in candidates]
         for start in range(0, len(valid), rows):
             part = valid.take(np.arange(start, min(start + rows, len(valid))))
-            scores = first.baseline.score(part.history), second.baseline.score(part.history)
-            for mixture, found in zip(mixtures, ranks, strict=True):
-                mixed = mixture.mix(*scores)
+            scores = {name: fitted[name].baseline.score(part.history) for name in scales}
+            for weights, found in zip(candidates, ranks, strict=True):
+                names = list(weights)
+                mixed = mix([scores[n] for n in names], [scales[n] for n in names], list(weights.values()))
                 found.append(rank_targets_from_scores(mixed.__getitem__, part, num_items=self.num_items))
         values = [self._ndcg(np.concatenate(found)) for found in ranks]
         best = int(np.argmax(values))
-        settings = {"weight": MIXTURE_WEIGHTS[best]}
-        return FittedBaseline(baseline=mixtures[best], settings=settings, validation=values[best])
+        return candidates[best], values[best]
 
     def _ndcg(self, ranks: np.ndarray) -> float:
         return float(ranking_metrics(ranks, self.valid.target_offsets, (10,))["ndcg@10"].mean())
@@ -182,15 +239,3 @@ def rank_baseline(
         return baseline.score(queries.history.take(np.arange(part.start, part.stop)))
 
     return rank_targets_from_scores(score_block, queries, num_items=num_items, progress=progress)
-
-
-def _content(dataset: Dataset) -> Any:
-    """Unit content vectors of all items, (V, D), or None where the items have neither vectors nor texts."""
-    sets = [name for name in dataset.modalities if name in dataset.manifest["features"]]
-    if sets:
-        values = [np.asarray(dataset.features(name), dtype=np.float32) for name in sets]
-        return centred_features(values, [dataset.present(name) for name in sets])
-    if "text" not in dataset.modalities:
-        return None
-    there = dataset.present("text")
-    return tf_idf([str(dataset.read("text", idx)) if there[idx] else None for idx in range(dataset.num_items)])

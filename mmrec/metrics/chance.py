@@ -35,12 +35,19 @@ def _expected(candidates: int, targets: int, cutoffs: Sequence[int]) -> dict[str
     steps = np.maximum(candidates - targets - places, 0) / (candidates - places)
     free = np.concatenate([[1.0], np.cumprod(steps)])
     gains = 1.0 / np.log2(places + 2.0)
+    # precisions[r]: expected precision of the first r + 1 places, given that a target stands at place r
+    others = (targets - 1) / max(candidates - 1, 1)
+    precisions = (1.0 + places * others) / (places + 1.0)
+    reciprocal = (free[:-1] - free[1:]) / (places + 1)
     metrics = {}
     for k in cutoffs:
         shown = min(k, candidates)
         ideal = gains[: min(k, targets)].sum()
         metrics[f"hr@{k}"] = 1.0 - free[shown]
         metrics[f"recall@{k}"] = shown / candidates
+        metrics[f"precision@{k}"] = targets / candidates * shown / k
         metrics[f"ndcg@{k}"] = targets / candidates * gains[:shown].sum() / ideal
-    metrics["mrr"] = float(((free[:-1] - free[1:]) / (places + 1)).sum())
+        metrics[f"map@{k}"] = targets / candidates * precisions[:shown].sum() / min(k, targets)
+        metrics[f"mrr@{k}"] = float(reciprocal[:shown].sum())
+    metrics["mrr"] = float(reciprocal.sum())
     return metrics
