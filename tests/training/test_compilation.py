@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from mmrec.modality_encoders import FoundationImageConfig
 from mmrec.training import preset
@@ -23,9 +24,17 @@ def losses(run: Path) -> list[float]:
 def test_a_compiled_run_has_the_losses_of_a_plain_one(tiny_dataset_path, tmp_path, stance):
     """Also where a foundation encoder runs in part. "force_eager" takes the same way without the compiler's minutes."""
     encoders = {"image": FoundationImageConfig(encoder="timm:test_vit@random", tune="top:1")}
-    settings = {"batch_size": 16, "rest_epochs": 1, "tower_epochs": 1, "trackers": ()}
+    settings = {"batch_size": 16, "rest_epochs": 1, "tower_epochs": 3, "patience": 9, "trackers": ()}
     config = dataclasses.replace(preset("hybrid", tiny_dataset_path, encoders=encoders), **settings)
     Trainer(dataclasses.replace(config, out=tmp_path / "plain")).fit()
+    graphs = []
+
+    def note(epoch: int, metrics: dict[str, float]) -> bool:
+        graphs.append(counters["stats"]["unique_graphs"])
+        return False
+
     with torch.compiler.set_stance(stance):
-        Trainer(dataclasses.replace(config, out=tmp_path / "compiled", compile=True)).fit()
+        Trainer(dataclasses.replace(config, out=tmp_path / "compiled", compile=True), note).fit()
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), abs=1e-4)
+    assert graphs[-1] == graphs[-2], "steps of other sizes compile nothing anew"
+    assert (graphs[-1] > 0) == (stance == "default")
