@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 __all__ = ["Dropout", "number_dropouts"]
@@ -48,13 +48,7 @@ class Dropout(nn.Module):
         if not self.training or self.rate == 0.0 or not values.numel():
             return values
         assert key is not None, "dropout in training needs the keys of its rows"
-        num_columns = values[0].numel()
-        word = torch.arange(1, -(-num_columns // 8) + 1, device=values.device)
-        bits = key[:, None] + (word * _STEP + _int64(self.place * _PLACE % 2**64))
-        _fold(bits, 30).mul_(_FIRST)
-        _fold(bits, 27).mul_(_SECOND)
-        _fold(bits, 31)
-        drawn = bits.view(torch.uint8)[:, :num_columns].reshape(values.shape).to(values.dtype)
+        drawn = _bytes_of(key, values[0].numel(), self.place).reshape(values.shape).to(values.dtype)
         dropped = min(round(256 * self.rate), 255)
         # Arithmetic is vectorised where comparisons are not: 1 from ``dropped`` on, else -1; then 2 or 0; then scaled.
         keep = drawn.sub_(dropped - 0.5).sign_().add_(1.0).mul_(128 / (256 - dropped))
@@ -62,6 +56,17 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
+
+
+@torch.compiler.disable()  # the compiler's integers are exact: it refuses constants that are meant to wrap around
+def _bytes_of(key: Int[Tensor, " N"], num_columns: int, place: int) -> UInt8[Tensor, "N C"]:
+    """So many bytes of each key's hash."""
+    word = torch.arange(1, -(-num_columns // 8) + 1, device=key.device)
+    bits = key[:, None] + (word * _STEP + _int64(place * _PLACE % 2**64))
+    _fold(bits, 30).mul_(_FIRST)
+    _fold(bits, 27).mul_(_SECOND)
+    _fold(bits, 31)
+    return bits.view(torch.uint8)[:, :num_columns]
 
 
 def _fold(bits: Tensor, shift: int) -> Tensor:

@@ -74,6 +74,7 @@ def assert_equal_runs(folder: Path, variant: str, processes: int, like: str | No
     assert len(one["losses"]) == 20
     torch.testing.assert_close(many["losses"], one["losses"], atol=5e-5, rtol=1e-5)
     torch.testing.assert_close(many["validation"], one["validation"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(many["effective_ranks"], one["effective_ranks"], atol=1e-2, rtol=1e-3)
     assert many["weights"].keys() == one["weights"].keys()
     for name, expected in one["weights"].items():
         torch.testing.assert_close(many["weights"][name], expected, atol=1e-4, rtol=1e-4, msg=name)
