@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +30,15 @@ from mmrec.model import Recommender
 from mmrec.user_encoders import UserEncoder
 
 __all__ = [
-    "Explanation",
     "calibrate",
     "encode_catalog",
     "encode_histories",
     "encode_history",
     "encode_views",
-    "explain_items",
     "graph_writers",
     "use_feature_caches",
     "use_tower_outputs",
+    "vectors_of_view",
 ]
 
 # Items that are encoded at once, at most.
@@ -110,54 +109,17 @@ def encode_views(
     for items in catalog.chunks(item_idx, CHUNK_ITEMS):
         tokens = model.item_encoder.tokens(catalog.batch(items).to(device))
         for vector, view in zip(vectors, views, strict=True):
-            vector[done : done + len(items)] = _seen(model.item_encoder, tokens, view)
+            vector[done : done + len(items)] = vectors_of_view(model.item_encoder, tokens, view)
         done += len(items)
     model.train(was_training)
     return vectors
 
 
-def _seen(encoder: ItemEncoder, tokens: ItemTokens, view: Collection[str]) -> Tensor:
-    """Unit vectors of items of which only some modalities are shown."""
+def vectors_of_view(encoder: ItemEncoder, tokens: ItemTokens, view: Collection[str]) -> Tensor:
+    """Unit vectors of items of which only some modalities are shown, ("I", "D") float32."""
     shown = torch.tensor([encoder.columns[name] for name in view], device=tokens.mask.device)
     seen = replace(tokens, mask=tokens.mask & torch.isin(tokens.modality, shown))
     return F.normalize(encoder.fuse(seen), dim=-1).float()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Explanation:
-    """Which modality made a vector.
-
-    Attributes:
-        modalities: names of the columns.
-        present: what each item has. bool ("I", "M")
-        share: weight of each modality in the fusion (attention's, summed over its tokens); rows sum to 1. ("I", "M")
-        left_out: 1 - cosine between the item's vector and the one that it would have without the modality; 0 for
-            modalities that it lacks. ("I", "M")
-    """
-
-    modalities: tuple[str, ...]
-    present: np.ndarray
-    share: np.ndarray
-    left_out: np.ndarray
-
-
-@torch.inference_mode()
-def explain_items(model: Recommender, catalog: CatalogInputs, item_idx: np.ndarray) -> Explanation:
-    """Attention shares, and what leaving out one modality at a time does to each item's vector."""
-    names, encoder = model.inputs.modalities, model.item_encoder
-    was_training = model.training
-    model.eval()
-    batch = catalog.batch(item_idx).to(model.log_scale.device)
-    tokens = encoder.tokens(batch)
-    share = encoder.fusion.shares(tokens.tokens, tokens.mask, tokens.modality)
-    whole = _seen(encoder, tokens, names)
-    without = (_seen(encoder, tokens, [other for other in names if other != name]) for name in names)
-    left_out = torch.stack([1 - (whole * other).sum(1) for other in without], dim=1).clamp(min=0).cpu().numpy()
-    model.train(was_training)
-    present = batch.present.cpu().numpy()
-    return Explanation(
-        modalities=names, present=present, share=share.cpu().numpy(), left_out=np.where(present, left_out, 0.0)
-    )
 
 
 def graph_writers(model: Recommender, catalog: CatalogInputs) -> dict[str, Callable[[Path], None]]:
