@@ -186,7 +186,7 @@ def export(
 
 
 def explain(checkpoint: Positional[Path], data: Path, items: tuple[str, ...]) -> None:
-    """Which modality made an item's vector: attention shares, and how far the vector moves without each.
+    """Which modality made an item's vector: shares of the fusion's weights, and how far it moves without each.
 
     Args:
         checkpoint: run folder (its best checkpoint) or checkpoint folder.
@@ -197,13 +197,14 @@ def explain(checkpoint: Positional[Path], data: Path, items: tuple[str, ...]) ->
     from rich.console import Console
     from rich.table import Table
 
-    from mmrec.inference import explain_items
+    from mmrec.explanation import explain_items
     from mmrec.training.evaluation import open_checkpoint
 
     _, dataset, model, catalog = open_checkpoint(checkpoint, data)
     chosen = np.array([dataset.item_index(item) for item in items])
     found = explain_items(model, catalog, chosen)
-    caption = "share: of the fusion's weight; moved: 1 - cosine to the vector without the modality"
+    weights = model.item_encoder.fusion.weights_are
+    caption = f"share: {weights}\nmoved: 1 - cosine to the vector that the item would have without the modality"
     table = Table(caption=caption, caption_justify="left")
     for heading in ("item", "title", "modality", "share", "moved"):
         table.add_column(heading, justify="right" if heading in ("share", "moved") else "left")

@@ -108,9 +108,11 @@ class Fusion(nn.Module, ABC):
 
     Attributes:
         by_modality: parameters that have a part for each modality, side by side along an axis.
+        weights_are: what :meth:`weights` are, in words.
     """
 
     by_modality: ClassVar[Mapping[str, int]] = {}
+    weights_are: ClassVar[str]
 
     @abstractmethod
     def forward(
@@ -121,11 +123,22 @@ class Fusion(nn.Module, ABC):
         keys: Int[Tensor, " I"] | None = None,
     ) -> Float[Tensor, "I D"]: ...
 
+    def __init__(self, num_modalities: int) -> None:
+        super().__init__()
+        self.num_modalities = num_modalities
+
     @abstractmethod
+    def weights(
+        self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
+    ) -> Float[Tensor, "I T"]:
+        """What weight each token has in each item's vector; rows sum to 1, or to 0 for items without any."""
+
     def shares(
         self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
     ) -> Float[Tensor, "I M"]:
-        """What weight each modality has in each item's vector; rows sum to 1, or to 0 for items without any."""
+        """:meth:`weights`, summed by modality."""
+        weights = self.weights(tokens, mask, modality)
+        return weights @ F.one_hot(modality, self.num_modalities).to(weights.dtype)
 
 
 class SumFusion(Fusion):
@@ -140,9 +153,10 @@ class SumFusion(Fusion):
     """
 
     by_modality: ClassVar[Mapping[str, int]] = {"gate": 0}
+    weights_are = "of the learned gates"
 
     def __init__(self, dim: int, num_modalities: int) -> None:
-        super().__init__()
+        super().__init__(num_modalities)
         self.gate = nn.Parameter(torch.ones(num_modalities))
         self.nothing = nn.Parameter(torch.randn(dim) * dim**-0.5)
 
@@ -163,10 +177,11 @@ class SumFusion(Fusion):
         total = torch.einsum("it,itd->id", per_token * real / share, tokens)
         return torch.where(mask.any(1, keepdim=True), total, self.nothing)
 
-    def shares(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+    def weights(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+        """Of the gates, whatever their sign."""
         _, present = _means(tokens, mask, modality, len(self.gate))
         weights = self.gate.abs() * present
-        return weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
+        return _spread_over_tokens(weights / weights.sum(1, keepdim=True).clamp(min=1e-12), mask, modality)
 
 
 class AttentionFusion(Fusion):
@@ -181,9 +196,10 @@ class AttentionFusion(Fusion):
     """
 
     by_modality: ClassVar[Mapping[str, int]] = {"sum.gate": 0, "modality": 0}
+    weights_are = "of the attention, whose findings are added to the sum of the modalities"
 
     def __init__(self, dim: int, num_modalities: int, config: AttentionFusionConfig) -> None:
-        super().__init__()
+        super().__init__(num_modalities)
         if dim % config.num_heads:
             raise ConfigError(f"num_heads is {config.num_heads}; it must divide the model width {dim}")
         self.num_heads = config.num_heads
@@ -209,12 +225,11 @@ class AttentionFusion(Fusion):
         residual = self.out(found.transpose(1, 2).flatten(1)) / tokens.shape[-1] ** 0.5
         return total + residual * mask.any(1)[:, None]
 
-    def shares(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
-        """The attention weights, summed by modality, mean over heads and queries."""
+    def weights(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+        """The attention weights, mean over heads and queries; beside what they find stands the gated sum."""
         query, key, _, visible = self._projected(tokens, mask, modality)
         logits = query @ key.transpose(2, 3) / key.shape[-1] ** 0.5
-        weights = logits.masked_fill(~visible[:, None, None], -torch.inf).softmax(-1).mean((1, 2))  # (I, T)
-        return (weights * mask) @ F.one_hot(modality, len(self.modality)).to(weights.dtype)
+        return logits.masked_fill(~visible[:, None, None], -torch.inf).softmax(-1).mean((1, 2)) * mask
 
     def _projected(
         self, tokens: Tensor, mask: Tensor, modality: Tensor, keys: Tensor | None = None
@@ -243,9 +258,10 @@ class MeanFusion(Fusion):
         num_modalities: M.
     """
 
+    weights_are = "even"
+
     def __init__(self, dim: int, num_modalities: int) -> None:
-        super().__init__()
-        self.num_modalities = num_modalities
+        super().__init__(num_modalities)
         self.nothing = nn.Parameter(torch.randn(dim) * dim**-0.5)
 
     def forward(self, tokens: Tensor, mask: Tensor, modality: Tensor, keys: Tensor | None = None) -> Tensor:
@@ -254,9 +270,9 @@ class MeanFusion(Fusion):
         mean = torch.einsum("im,imd->id", weights, means)
         return torch.where(mask.any(1, keepdim=True), mean, self.nothing)
 
-    def shares(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+    def weights(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
         _, present = _means(tokens, mask, modality, self.num_modalities)
-        return _evenly(present)
+        return _spread_over_tokens(_evenly(present), mask, modality)
 
 
 class GatedFusion(Fusion):
@@ -266,22 +282,24 @@ class GatedFusion(Fusion):
     """
 
     by_modality: ClassVar[Mapping[str, int]] = {"score": 0, "bias": 0}
+    weights_are = "of the item's gates"
 
     def __init__(self, dim: int, num_modalities: int) -> None:
-        super().__init__()
+        super().__init__(num_modalities)
         self.score = nn.Parameter(torch.zeros(num_modalities, dim))
         self.bias = nn.Parameter(torch.zeros(num_modalities))
         self.nothing = nn.Parameter(torch.randn(dim) * dim**-0.5)
 
     def forward(self, tokens: Tensor, mask: Tensor, modality: Tensor, keys: Tensor | None = None) -> Tensor:
         means, present = _means(tokens, mask, modality, len(self.bias))
-        total = torch.einsum("im,imd->id", self._weights(means, present), means)
+        total = torch.einsum("im,imd->id", self._gates(means, present), means)
         return torch.where(mask.any(1, keepdim=True), total, self.nothing)
 
-    def shares(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
-        return self._weights(*_means(tokens, mask, modality, len(self.bias)))
+    def weights(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+        gates = self._gates(*_means(tokens, mask, modality, len(self.bias)))
+        return _spread_over_tokens(gates, mask, modality)
 
-    def _weights(self, means: Tensor, present: Tensor) -> Float[Tensor, "I M"]:
+    def _gates(self, means: Tensor, present: Tensor) -> Float[Tensor, "I M"]:
         # Tokens are of length 1: times sqrt(D) they have entries of the usual size.
         scores = torch.einsum("imd,md->im", means, self.score) * means.shape[-1] ** 0.5 + self.bias
         lowest = torch.finfo(scores.dtype).min
@@ -290,12 +308,13 @@ class GatedFusion(Fusion):
 
 class ConcatFusion(Fusion):
     """The mean of the modalities plus an MLP of all of them side by side, with a learned vector in place of a missing
-    one; the MLP starts as zero. A share is that of the mean: what the MLP makes of the modalities has no parts."""
+    one; the MLP starts as zero. Weights are those of the mean: what the MLP makes of the modalities has no parts."""
 
     by_modality: ClassVar[Mapping[str, int]] = {"missing": 0, "read.weight": 1}
+    weights_are = "even, of the mean; what the MLP adds has no parts"
 
     def __init__(self, dim: int, num_modalities: int, config: ConcatFusionConfig) -> None:
-        super().__init__()
+        super().__init__(num_modalities)
         self.missing = nn.Parameter(torch.randn(num_modalities, dim) * dim**-0.5)
         self.dropout = Dropout(config.dropout)
         self.read = nn.Linear(num_modalities * dim, config.hidden)
@@ -312,14 +331,22 @@ class ConcatFusion(Fusion):
         found = mean + self.out(F.gelu(self.read(self.dropout(filled.flatten(1) * scale, keys)))) / scale
         return torch.where(mask.any(1, keepdim=True), found, self.nothing)
 
-    def shares(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
+    def weights(self, tokens: Tensor, mask: Tensor, modality: Tensor) -> Tensor:
         _, present = _means(tokens, mask, modality, len(self.missing))
-        return _evenly(present)
+        return _spread_over_tokens(_evenly(present), mask, modality)
 
 
 def _evenly(present: Float[Tensor, "I M"]) -> Float[Tensor, "I M"]:
     """Equal weights of what is present."""
     return present / present.sum(1, keepdim=True).clamp(min=1)
+
+
+def _spread_over_tokens(
+    weights: Float[Tensor, "I M"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
+) -> Float[Tensor, "I T"]:
+    """The weight of a modality, evenly over its real tokens."""
+    counts = mask.to(weights.dtype) @ F.one_hot(modality, weights.shape[1]).to(weights.dtype)  # (I, M)
+    return (weights / counts.clamp(min=1.0))[:, modality] * mask
 
 
 def _means(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from mmrec.data.feature_cache import FeatureCache
 from mmrec.data.sequences import Sequences, pack, ragged_range
 from mmrec.distributed import dealt_in_turn, gather_dealt, rank, world_size
 from mmrec.item_encoder import ItemEncoder, ItemTokens
-from mmrec.item_inputs import CatalogInputs
+from mmrec.item_inputs import CatalogInputs, parts_of
 from mmrec.modality_encoders.foundation import FoundationEncoder
 from mmrec.modality_encoders.foundation.preprocessing import FoundationPreprocessing
 from mmrec.modality_encoders.graph import graph_writer
@@ -30,22 +30,22 @@ from mmrec.model import Recommender
 from mmrec.user_encoders import UserEncoder
 
 __all__ = [
-    "Explanation",
+    "calibrate",
     "encode_catalog",
     "encode_histories",
     "encode_history",
     "encode_views",
-    "explain_items",
     "graph_writers",
     "use_feature_caches",
     "use_tower_outputs",
+    "vectors_of_view",
 ]
 
-# Items of which all views are encoded at once.
-VIEWS_CHUNK = 512
+# Items that are encoded at once, at most.
+CHUNK_ITEMS = 512
 # Items of a part of a feature cache: what an interrupted run loses at most.
 CACHE_PART = 512
-# Media that a frozen network reads at once; more of texts, of which it reads those of similar length together.
+# Media that a frozen network reads at once, at most; more of texts, of which it reads those of similar length together.
 CACHE_CHUNK, CACHE_CHUNK_TEXTS = 32, 256
 
 
@@ -55,16 +55,18 @@ def encode_catalog(
     catalog: CatalogInputs,
     item_idx: np.ndarray,
     *,
-    chunk: int = 512,
+    chunk: int = CHUNK_ITEMS,
     progress: Callable[[int], None] | None = None,
+    watch: Callable[[np.ndarray, ItemTokens, Tensor], None] | None = None,
 ) -> Tensor:
     """Unit vectors of the given items, ("items", "D") float32, on the model's device.
 
     Each rank encodes a share and all receive everything.
 
     Args:
-        chunk: items encoded at once.
+        chunk: items encoded at once, at most; fewer where their media are large.
         progress: called with the number of items done after each chunk.
+        watch: called with the items of each chunk that this rank encoded, their tokens and their vectors.
     """
     device = model.log_scale.device
     was_training = model.training
@@ -73,10 +75,13 @@ def encode_catalog(
     owner = homes if model.item_encoder.items_have_homes else dealt_in_turn(len(item_idx))
     mine = item_idx[owner.numpy() == rank()]
     parts = [torch.zeros(0, model.config.item_encoder.dim, device=device)]
-    for start in range(0, len(mine), chunk):
-        parts.append(model.encode_items(catalog.batch(mine[start : start + chunk]).to(device)).float())
+    for part in catalog.chunks(mine, chunk):
+        tokens = model.item_encoder.tokens(catalog.batch(part).to(device))
+        parts.append(F.normalize(model.item_encoder.fuse(tokens), dim=-1).float())
+        if watch:
+            watch(part, tokens, parts[-1])
         if progress:
-            progress(len(parts[-1]))
+            progress(len(part))
     model.train(was_training)
     return gather_dealt(torch.cat(parts), owner)
 
@@ -100,57 +105,21 @@ def encode_views(
     was_training = model.training
     model.eval()
     vectors = torch.zeros(len(views), len(item_idx), model.item_encoder.dim, device=device)
-    for start in range(0, len(item_idx), VIEWS_CHUNK):
-        part = slice(start, start + VIEWS_CHUNK)
-        tokens = model.item_encoder.tokens(catalog.batch(item_idx[part]).to(device))
+    done = 0
+    for items in catalog.chunks(item_idx, CHUNK_ITEMS):
+        tokens = model.item_encoder.tokens(catalog.batch(items).to(device))
         for vector, view in zip(vectors, views, strict=True):
-            vector[part] = _seen(model.item_encoder, tokens, view)
+            vector[done : done + len(items)] = vectors_of_view(model.item_encoder, tokens, view)
+        done += len(items)
     model.train(was_training)
     return vectors
 
 
-def _seen(encoder: ItemEncoder, tokens: ItemTokens, view: Collection[str]) -> Tensor:
-    """Unit vectors of items of which only some modalities are shown."""
+def vectors_of_view(encoder: ItemEncoder, tokens: ItemTokens, view: Collection[str]) -> Tensor:
+    """Unit vectors of items of which only some modalities are shown, ("I", "D") float32."""
     shown = torch.tensor([encoder.columns[name] for name in view], device=tokens.mask.device)
     seen = replace(tokens, mask=tokens.mask & torch.isin(tokens.modality, shown))
     return F.normalize(encoder.fuse(seen), dim=-1).float()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Explanation:
-    """Which modality made a vector.
-
-    Attributes:
-        modalities: names of the columns.
-        present: what each item has. bool ("I", "M")
-        share: weight of each modality in the fusion (attention's, summed over its tokens); rows sum to 1. ("I", "M")
-        left_out: 1 - cosine between the item's vector and the one that it would have without the modality; 0 for
-            modalities that it lacks. ("I", "M")
-    """
-
-    modalities: tuple[str, ...]
-    present: np.ndarray
-    share: np.ndarray
-    left_out: np.ndarray
-
-
-@torch.inference_mode()
-def explain_items(model: Recommender, catalog: CatalogInputs, item_idx: np.ndarray) -> Explanation:
-    """Attention shares, and what leaving out one modality at a time does to each item's vector."""
-    names, encoder = model.inputs.modalities, model.item_encoder
-    was_training = model.training
-    model.eval()
-    batch = catalog.batch(item_idx).to(model.log_scale.device)
-    tokens = encoder.tokens(batch)
-    share = encoder.fusion.shares(tokens.tokens, tokens.mask, tokens.modality)
-    whole = _seen(encoder, tokens, names)
-    without = (_seen(encoder, tokens, [other for other in names if other != name]) for name in names)
-    left_out = torch.stack([1 - (whole * other).sum(1) for other in without], dim=1).clamp(min=0).cpu().numpy()
-    model.train(was_training)
-    present = batch.present.cpu().numpy()
-    return Explanation(
-        modalities=names, present=present, share=share.cpu().numpy(), left_out=np.where(present, left_out, 0.0)
-    )
 
 
 def graph_writers(model: Recommender, catalog: CatalogInputs) -> dict[str, Callable[[Path], None]]:
@@ -179,7 +148,6 @@ def use_tower_outputs(
     catalog: CatalogInputs,
     *,
     renew: Collection[str] = (),
-    chunk: int = 512,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Run every tower once over the items that have its modality, and let ``catalog`` give the outputs from now on.
@@ -199,17 +167,54 @@ def use_tower_outputs(
         if not isinstance(encoder, TowerEncoder) or not len(items) or kept:
             continue
         mine = items[rank() :: world_size()]
-        parts = []
-        for start in range(0, max(len(mine), 1), chunk):  # a rank without items still learns the shape from one
-            part = mine[start : start + chunk] if len(mine) else items[:1]
-            inputs = {key: value.to(device) for key, value in catalog.media(name, part).items()}
-            features, mask = encoder.features(inputs)
-            parts.append((features[: len(mine)].float(), mask[: len(mine)]))
-            if progress:
-                progress(len(part))
+        # A rank without items still learns the shape from one.
+        found = _tower_outputs(encoder, catalog, name, mine if len(mine) else items[:1], device, progress)
         owner = dealt_in_turn(len(items))
-        features, mask = (gather_dealt(torch.cat(part), owner).cpu() for part in zip(*parts, strict=True))
+        features, mask = (gather_dealt(part[: len(mine)], owner).cpu() for part in found)
         catalog.use_features(name, items, features, mask)
+    model.train(was_training)
+
+
+def _tower_outputs(
+    encoder: TowerEncoder,
+    catalog: CatalogInputs,
+    name: str,
+    items: np.ndarray,
+    device: torch.device,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What a tower makes of the media of some items, and the mask, on its device; damaged media are left out."""
+    parts = []
+    for part in catalog.chunks(items, CHUNK_ITEMS, media=name):
+        inputs = {key: value.to(device) for key, value in catalog.media(name, part).items()}
+        if inputs:
+            features, mask = encoder.features(inputs)
+            parts.append((features.float(), mask))
+        if progress:
+            progress(len(part))
+    features, mask = (
+        (torch.cat(part) for part in zip(*parts, strict=True)) if parts else (torch.zeros(0), torch.zeros(0))
+    )
+    return features, mask
+
+
+@torch.no_grad()
+def calibrate(model: Recommender, catalog: CatalogInputs, item_idx: np.ndarray) -> None:
+    """Let the content's untrained encoders look at some training items, a part of the media in memory at a time."""
+    was_training, device = model.training, model.log_scale.device
+    model.eval()
+    inputs: dict[str, dict[str, Tensor]] = {}
+    for name in model.item_encoder.content:
+        encoder = model.item_encoder.encoders[name]
+        items = item_idx[catalog.present[item_idx, model.item_encoder.columns[name]]]
+        if isinstance(encoder, FoundationEncoder) and not catalog.gives_features(name):
+            features, mask = _tower_outputs(encoder, catalog, name, items, device)
+            found = {"features": features, "mask": mask} if len(features) else {}
+        else:
+            found = {key: value.to(device) for key, value in catalog.media(name, items).items()}
+        if found:
+            inputs[name] = found
+    model.item_encoder.calibrate(inputs)
     model.train(was_training)
 
 
@@ -232,8 +237,10 @@ def use_feature_caches(
         if not fill and len(cache.missing(items)):
             continue
         mine = cache.missing(items[rank() :: world_size()])  # a share that does not hang on what others have done yet
-        chunk = CACHE_CHUNK_TEXTS if preprocessing.brings_inputs else CACHE_CHUNK
-        for done in _fill(cache, encoder, name, catalog, mine, chunk, model.log_scale.device):
+        most = CACHE_CHUNK_TEXTS if preprocessing.brings_inputs else CACHE_CHUNK
+        num_bytes = sum(values.nbytes for values in preprocessing.blank(1).values())
+        chunks = parts_of(mine, np.full(len(mine), num_bytes), most)
+        for done in _fill(cache, encoder, name, catalog, chunks, model.log_scale.device):
             if progress:
                 progress(f"encoding {name} once", done, len(mine))
         if world_size() > 1:
@@ -247,12 +254,10 @@ def _fill(
     encoder: FoundationEncoder,
     name: str,
     catalog: CatalogInputs,
-    item_idx: np.ndarray,
-    chunk_items: int,
+    chunks: list[np.ndarray],
     device: torch.device,
 ) -> Iterator[int]:
     """Encode media part by part, the next chunk decoded meanwhile; yields the number of media done."""
-    chunks = [item_idx[start : start + chunk_items] for start in range(0, len(item_idx), chunk_items)]
     items: list[int] = []
     unreadable: list[int] = []  # kept as nothing, so that nobody tries again
     rows: list[np.ndarray] = []

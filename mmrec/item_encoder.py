@@ -5,7 +5,7 @@ Legend: I items, P items that have a modality, T tokens, M modalities, D model w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -172,11 +172,17 @@ class ItemEncoder(nn.Module):
         """One vector an item."""
         return self.fusion(tokens.tokens, tokens.mask, tokens.modality, tokens.keys) + tokens.unused
 
-    def content_vectors(self, tokens: ItemTokens) -> tuple[Float[Tensor, "C I D"], Bool[Tensor, "C I"]]:
-        """By content modality (all but the id), the unit mean of each item's tokens, and whether it has any."""
-        content = [column for name, column in self.columns.items() if name != "item_id"]
-        member = tokens.modality == torch.tensor(content, device=tokens.modality.device)[:, None]  # (C, T)
-        real = tokens.mask & member[:, None]  # (C, I, T)
+    @property
+    def content(self) -> list[str]:
+        """Names of the content modalities: all but the id."""
+        return [name for name in self.columns if name != "item_id"]
+
+    def modality_vectors(
+        self, tokens: ItemTokens, names: Sequence[str]
+    ) -> tuple[Float[Tensor, "N I D"], Bool[Tensor, "N I"]]:
+        """By modality, the unit mean of each item's tokens, and whether it has any."""
+        columns = torch.tensor([self.columns[name] for name in names], device=tokens.modality.device)
+        real = tokens.mask & (tokens.modality == columns[:, None])[:, None]  # (N, I, T)
         total = real.to(tokens.tokens.dtype)[:, :, None] @ tokens.tokens.masked_fill(~tokens.mask[..., None], 0.0)
         return F.normalize(total[:, :, 0], dim=-1), real.any(-1)
 
@@ -187,18 +193,21 @@ class ItemEncoder(nn.Module):
                 encoder.load_pretrained()
 
     @torch.no_grad()
-    def calibrate(self, items: ItemBatch) -> None:
+    def calibrate(self, inputs: Mapping[str, dict[str, Tensor]]) -> None:
         """Let the content's encoders choose their initial weights by a look at some training items.
 
         Each content modality gets its own share of the rows of one random rotation: fusion starts as concatenation.
+
+        Args:
+            inputs: by modality, what its encoder reads of the items that have it; a modality may be absent.
         """
-        content = [name for name in self.encoders if name != "item_id"]
-        rotation = torch.linalg.qr(torch.randn(self.dim, self.dim))[0].to(items.present.device)
+        rotation = torch.linalg.qr(torch.randn(self.dim, self.dim))[0].to(next(self.parameters()).device)
+        content = self.content
         for name, axes in zip(content, rotation.tensor_split(len(content)) if content else (), strict=True):
             encoder = self.encoders[name]
             assert isinstance(encoder, ModalityEncoder)
-            if name in items.inputs:
-                encoder.calibrate(items.inputs[name], axes)
+            if name in inputs:
+                encoder.calibrate(inputs[name], axes)
 
 
 def _no_gradient(encoder: nn.Module) -> Tensor | float:

@@ -18,7 +18,12 @@ from mmrec.data.feature_cache import FeatureCache
 from mmrec.errors import ConfigError, MediaError
 from mmrec.modality_encoders import ItemIdPreprocessing, Preprocessing
 
-__all__ = ["CatalogInputs", "ItemInputs"]
+__all__ = ["CatalogInputs", "ItemInputs", "parts_of"]
+
+# Of collated inputs that are read at once where nothing is learnt from them.
+CHUNK_BYTES = 32 << 20
+# Media whose inputs tell how large those of a modality are.
+MEASURED = 4
 
 
 class ItemInputs:
@@ -106,6 +111,7 @@ class CatalogInputs:
         self._rows: dict[str, np.ndarray] = {}  # item_idx -> row of the table
         self._features: dict[str, tuple[np.ndarray, Tensor, Tensor]] = {}
         self._caches: dict[str, tuple[FeatureCache, str, bool]] = {}
+        self._sizes: dict[str, float] = {}
 
     @property
     def faults(self) -> int:
@@ -153,13 +159,45 @@ class CatalogInputs:
         return replace(self.inputs.batch(item_idx, present, samples), reread=media)
 
     def media(self, name: str, item_idx: np.ndarray) -> dict[str, Tensor]:
-        """Collated inputs of one modality's network, whether or not its outputs are kept, of items that have it."""
+        """Collated inputs of one modality's network, whether or not its outputs are kept, of items that have it.
+
+        Items whose media prove damaged are left out; empty if all do.
+        """
         found = self._media(self.inputs.modalities.index(name), item_idx)
-        return found if isinstance(found, dict) else self.inputs.preprocessings[name].collate(list(found))
+        if isinstance(found, dict):
+            return found
+        return self.inputs.preprocessings[name].collate(list(found)) if len(found) else {}
 
     def _media(self, column: int, item_idx: np.ndarray) -> Any:
         name = self.inputs.modalities[column]
         return self._cached(column, item_idx) if name in self._caches else self._samples(column, item_idx)
+
+    def chunks(self, item_idx: np.ndarray, max_items: int, *, media: str | None = None) -> list[np.ndarray]:
+        """The given items in parts that can be read at once, in order: ``max_items`` at most, of about CHUNK_BYTES.
+
+        A clip takes as much as many pictures: parts of so many items each would need memory for whatever these have.
+
+        Args:
+            media: count the media of this modality, and nothing else; None: all that :meth:`batch` gives.
+        """
+        columns = [self.inputs.modalities.index(media)] if media else range(len(self.inputs.modalities))
+        sizes = np.zeros(len(item_idx))
+        for column in columns:
+            has = self.present[item_idx, column]
+            if has.any():
+                sizes[has] += self._size(column, media is not None)
+        return parts_of(item_idx, sizes, max_items)
+
+    def _size(self, column: int, of_media: bool) -> float:
+        """Bytes of an item's collated inputs of a modality, about: the mean of a few."""
+        name = self.inputs.modalities[column]
+        if name in self._features and not of_media:
+            return float(self._features[name][1][:1].nbytes)
+        if name not in self._sizes:
+            items = np.flatnonzero(self.present[:, column])
+            some = items[np.unique(np.linspace(0, len(items) - 1, MEASURED).astype(int))]
+            self._sizes[name] = sum(values.nbytes / len(values) for values in self.media(name, some).values())
+        return self._sizes[name]
 
     def use_features(self, name: str, item_idx: np.ndarray, features: Tensor, mask: Tensor) -> None:
         """From now on give what a tower made of a modality in place of the medium.
@@ -197,6 +235,7 @@ class CatalogInputs:
         items = np.flatnonzero(self.present[:, column])
         self.present[items[cache.unreadable(items)], column] = False
         self._caches[name] = (cache, keeps, brings_inputs and keeps == "hidden")
+        self._sizes.pop(name, None)
 
     def samples_once(self, name: str, item_idx: np.ndarray) -> tuple[np.ndarray, dict[str, Tensor]]:
         """Collated inputs of a modality for one use, not kept in memory, and the items that could be read."""
@@ -227,9 +266,7 @@ class CatalogInputs:
 
     def warm(self, progress: Callable[[int], None] | None = None) -> None:
         """Decode the whole catalogue once; ``progress`` is told the number of items done, part by part."""
-        everything = np.arange(self.dataset.num_items)
-        for start in range(0, len(everything), 256):
-            part = everything[start : start + 256]
+        for part in self.chunks(np.arange(self.dataset.num_items), 256):
             for column, name in enumerate(self.inputs.modalities):
                 if self._gives_media(name):
                     self._samples(column, part[self.present[part, column]])
@@ -281,8 +318,17 @@ class CatalogInputs:
         shapes = {np.shape(sample) for sample in kept.values()}
         if len(shapes) != 1 or len(kept) < int(self.present[:, column].sum()):
             return
+        items = list(kept)
         rows = np.full(self.dataset.num_items, -1)
-        rows[list(kept)] = np.arange(len(kept))
-        self._rows[name] = rows
-        self._tables[name] = np.stack(list(kept.values()))
-        kept.clear()
+        rows[items] = np.arange(len(items))
+        table = np.empty((len(items), *shapes.pop()), dtype=kept[items[0]].dtype)
+        for row, item in enumerate(items):
+            table[row] = kept.pop(item)  # one by one, so that the samples are never there twice
+        self._rows[name], self._tables[name] = rows, table
+
+
+def parts_of(item_idx: np.ndarray, sizes: np.ndarray, max_items: int) -> list[np.ndarray]:
+    """Items in parts of about CHUNK_BYTES, one item and ``max_items`` items as the bounds; ``sizes``: bytes of each."""
+    windows = (np.cumsum(sizes) - sizes) // CHUNK_BYTES  # of each item's first byte
+    parts = np.split(item_idx, np.flatnonzero(np.diff(windows)) + 1) if len(item_idx) else []
+    return [part[start : start + max_items] for part in parts for start in range(0, len(part), max_items)]

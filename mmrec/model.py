@@ -236,7 +236,7 @@ class Recommender(nn.Module):
 
     def _modality_alignment(self, step: StepBatch, tokens: ItemTokens, scale: Tensor) -> Tensor:
         """Between the content modalities of each item of the step, over all ranks."""
-        vectors, present = self.item_encoder.content_vectors(tokens)
+        vectors, present = self.item_encoder.modality_vectors(tokens, self.item_encoder.content)
         everywhere = gather_dealt(vectors.transpose(0, 1).contiguous(), step.owner).transpose(0, 1)
         all_present = gather_dealt(present.T.to(vectors.dtype).contiguous(), step.owner).T > 0
         columns = torch.nonzero(step.owner == rank())[:, 0].to(vectors.device)

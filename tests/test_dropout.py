@@ -63,3 +63,12 @@ def test_evaluation_and_rate_zero_change_nothing():
 def test_training_without_keys_is_a_defect():
     with pytest.raises(AssertionError, match="needs the keys of its rows"):
         Dropout(0.5)(torch.ones(2, 2), None)
+
+
+@pytest.mark.slow
+def test_compiled_it_drops_the_same():
+    """The compiler refuses integers that wrap around, which are left to PyTorch."""
+    module = Dropout(0.5)
+    compiled = torch.compile(module, dynamic=True)
+    for rows in (7, 12):
+        assert torch.equal(compiled(torch.ones(rows, 5), keys(rows)), module(torch.ones(rows, 5), keys(rows)))

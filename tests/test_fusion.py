@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmrec.errors import ConfigError
-from mmrec.fusion import FUSIONS, AttentionFusionConfig, SumFusionConfig
+from mmrec.fusion import FUSIONS, AttentionFusion, AttentionFusionConfig, SumFusionConfig
 
 DIM = 8
 MODALITY = torch.tensor([0, 1, 2, 2, 2])  # one picture, one text, three frames
@@ -115,6 +115,60 @@ def test_the_share_of_a_modality_in_attention_is_the_mean_of_its_attention_weigh
             for weight, modality in zip(weights, MODALITY[real], strict=True):
                 expected[item, modality] += weight / 2
     torch.testing.assert_close(fusion.shares(tokens, MASK, MODALITY), expected)
+
+
+def test_weights_tell_the_tokens_of_a_modality_apart(fusion, tokens):
+    weights = fusion.weights(tokens, MASK, MODALITY)
+    assert (weights[~MASK] == 0).all()
+    torch.testing.assert_close(weights.sum(1), torch.tensor([1.0, 1.0, 1.0, 0.0]).double())
+    frames = weights[0, 2:]
+    assert (frames.max() - frames.min() > 1e-3) == isinstance(fusion, AttentionFusion), "attention alone looks at each"
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "gated"])
+def test_weights_and_tokens_make_the_vector_where_it_is_a_sum(name, tokens):
+    """The sum of gates is the weighted mean times the sum of the gates, over the share of modalities that are there."""
+    torch.manual_seed(0)
+    fusion = FUSIONS[name]().build(DIM, 3).eval().double()
+    for parameter in fusion.parameters():
+        torch.nn.init.normal_(parameter, mean=1.0, std=0.1)
+    weighted = torch.einsum("it,itd->id", fusion.weights(tokens, MASK, MODALITY), tokens)
+    factor = torch.ones(3, 1).double()
+    if name == "sum":
+        present = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0]]).double()
+        factor = ((present * fusion.gate).sum(1) * 3 / present.sum(1))[:, None]
+    torch.testing.assert_close(fusion(tokens, MASK, MODALITY)[:3], factor * weighted[:3])
+
+
+def test_an_absent_modality_changes_nothing(fusion, tokens):
+    """A column of it beside the others, whatever stands there, or no column at all."""
+    with_text = MASK & (MODALITY != 1)
+    without = MODALITY != 1
+    found = fusion(tokens[:, without], with_text[:, without], MODALITY[without])
+    torch.testing.assert_close(found, fusion(tokens, with_text, MODALITY), atol=1e-12, rtol=0)
+    shares = fusion.shares(tokens[:, without], with_text[:, without], MODALITY[without])
+    torch.testing.assert_close(shares, fusion.shares(tokens, with_text, MODALITY), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", sorted(FUSIONS))
+def test_the_order_of_modalities_does_not_matter(name, tokens):
+    """The same model with its modalities in another order: their parameters change places with them."""
+    torch.manual_seed(0)
+    fusion = FUSIONS[name]().build(DIM, 3).eval().double()
+    for parameter in fusion.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    other = FUSIONS[name]().build(DIM, 3).eval().double()
+    order = [2, 0, 1]  # the new place n has the modality that was at order[n]
+    weights = fusion.state_dict()
+    for parameter, axis in fusion.by_modality.items():
+        parts = weights[parameter].chunk(3, axis)
+        weights[parameter] = torch.cat([parts[place] for place in order], axis)
+    other.load_state_dict(weights)
+    renamed = torch.tensor([order.index(modality) for modality in MODALITY.tolist()])
+    found = other(tokens, MASK, renamed)
+    torch.testing.assert_close(found, fusion(tokens, MASK, MODALITY), atol=1e-12, rtol=0)
+    shares = other.shares(tokens, MASK, renamed)
+    torch.testing.assert_close(shares, fusion.shares(tokens, MASK, MODALITY)[:, order], atol=1e-12, rtol=0)
 
 
 def test_what_dropout_hides_of_an_item_does_not_depend_on_which_modalities_the_batch_has(tokens):

@@ -18,7 +18,7 @@ from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Split, make_split
 from mmrec.distributed import rank
 from mmrec.errors import ConfigError
-from mmrec.inference import use_feature_caches
+from mmrec.inference import calibrate, use_feature_caches
 from mmrec.item_encoder import fit_preprocessings, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import CatalogInputs
 from mmrec.keyed_random import Purpose, random_generator
@@ -141,10 +141,8 @@ class Assembly:
     def _calibrate(self) -> None:
         """Let untrained encoders look at some training items."""
         known = np.flatnonzero(self.split.train_items)
-        self.recommender.eval()
         drawn = random_generator(self.config.seed, Purpose.CALIBRATION).permutation(known)[:CALIBRATION_ITEMS]
-        self.recommender.item_encoder.calibrate(self.catalog.batch(np.sort(drawn)).to(self.device))
-        self.recommender.train()
+        calibrate(self.recommender, self.catalog, np.sort(drawn))
 
     def _load_weights(self) -> None:
         folder = self.resumed

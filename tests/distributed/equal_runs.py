@@ -114,6 +114,8 @@ def main(dataset: Path, folder: Path, variants: list[str]) -> None:
             lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
             found["losses"] = torch.tensor([line["loss"] for line in lines if "loss" in line])
             found["validation"] = torch.tensor([line["validation"]["mrr"] for line in lines if "validation" in line])
+            ranks = [line["effective_rank"] for line in lines if "effective_rank" in line]
+            found["effective_ranks"] = torch.tensor([list(line.values()) for line in ranks])
             found["weights"] = weights_of((run / "latest").resolve())
             torch.save(found, folder / f"{variant}-{state.num_processes}.pt")
         trainer.accelerator.wait_for_everyone()

@@ -76,6 +76,7 @@ def assert_equal_runs(folder: Path, variant: str, processes: int, like: str | No
     torch.testing.assert_close(many["losses"], one["losses"], atol=5e-5, rtol=1e-5)
     # Two items whose scores differ by less than the weights do may change places: 1/5 - 1/6 of one query of 30 is 1e-3.
     torch.testing.assert_close(many["validation"], one["validation"], atol=5e-3, rtol=0)
+    torch.testing.assert_close(many["effective_ranks"], one["effective_ranks"], atol=1e-2, rtol=1e-3)
     assert many["weights"].keys() == one["weights"].keys()
     for name, expected in one["weights"].items():
         torch.testing.assert_close(many["weights"][name], expected, atol=1e-4, rtol=1e-4, msg=name)

@@ -16,7 +16,7 @@ import torch
 from eval import embedding_quality, id_vs_multimodal, modality_subsets
 from mmrec.data.dataset import Dataset
 from mmrec.evaluator import score_vectors
-from mmrec.inference import encode_catalog, encode_views, explain_items
+from mmrec.inference import encode_catalog, encode_views
 from mmrec.item_inputs import CatalogInputs
 from mmrec.metrics.ranking import ranking_metrics
 from mmrec.model import load_model
@@ -54,19 +54,6 @@ def test_a_view_is_what_a_catalogue_without_the_other_modalities_is(runs, tiny_d
     with torch.inference_mode():
         expected = model.encode_items(catalog.batch(items, keep))
     torch.testing.assert_close(text, expected, atol=1e-5, rtol=0)
-
-
-def test_an_explanation_tells_shares_and_what_each_modality_moves(runs, tiny_dataset_path):
-    model, catalog = opened(runs["hybrid"], tiny_dataset_path)
-    items = np.array([0, 5, 23])
-    found = explain_items(model, catalog, items)
-    assert found.modalities == model.inputs.modalities
-    assert found.share.shape == found.left_out.shape == found.present.shape
-    np.testing.assert_allclose(found.share.sum(1), found.present.any(1).astype(float), atol=1e-6)
-    assert (found.share[~found.present] == 0).all()
-    assert (found.left_out[~found.present] == 0).all()
-    several = found.present.sum(1) > 1
-    assert (found.left_out[several].max(1) > 0).all()
 
 
 def test_every_subset_has_its_row_and_all_modalities_have_the_metrics_of_evaluate(runs, tiny_dataset_path, tmp_path):

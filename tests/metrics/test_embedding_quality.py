@@ -9,16 +9,57 @@ import numpy as np
 import pytest
 import torch
 
-from mmrec.metrics.embedding_quality import alignment, cross_modal_retrieval, effective_rank, uniformity
+from mmrec.metrics.embedding_quality import Scatter, alignment, cross_modal_retrieval, effective_rank, uniformity
 from mmrec.metrics.paired import compare_paired, holm
 
 
-def test_the_effective_rank_counts_directions_that_are_used_alike():
-    assert effective_rank(torch.eye(5)) == pytest.approx(5)
-    assert effective_rank(torch.eye(5)[:2]) == pytest.approx(2)
-    assert effective_rank(torch.ones(7, 5)) == pytest.approx(1)
-    two = torch.tensor([[3.0, 0.0], [0.0, 1.0]])  # singular values 3 and 1: shares 3/4 and 1/4
-    assert effective_rank(two) == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
+def test_the_effective_rank_counts_directions_in_which_vectors_differ_alike():
+    assert effective_rank(torch.cat([torch.eye(5), -torch.eye(5)])) == pytest.approx(5)
+    assert effective_rank(torch.eye(5)) == pytest.approx(4), "five points span four directions around their mean"
+    assert effective_rank(torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.0, 1.0]])) == pytest.approx(1), "on one line"
+    corners = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])  # variances 4/5 and 1/5 of the whole
+    assert effective_rank(corners) == pytest.approx(math.exp(-(0.8 * math.log(0.8) + 0.2 * math.log(0.2))))
+    assert effective_rank(torch.ones(7, 5)) == effective_rank(torch.ones(1, 5)) == 0
+
+
+def test_what_all_vectors_have_in_common_is_no_direction():
+    vectors = torch.randn(200, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert effective_rank(vectors + 100) == pytest.approx(effective_rank(vectors), rel=1e-6)
+
+
+def test_spread_and_directions_follow_from_parts_as_from_the_whole():
+    generator = np.random.default_rng(0)
+    vectors = generator.standard_normal((57, 6)) * [3, 1, 1, 0.1, 0, 2] + 1
+    scatter = Scatter(6)
+    for part in np.split(vectors, [5, 5, 40]):
+        scatter.add(torch.from_numpy(part))
+    centred = vectors - vectors.mean(0)
+    variances = np.linalg.svd(centred, compute_uv=False) ** 2
+    shares = [value / variances.sum() for value in variances if value > 1e-12]
+    assert scatter.count == 57
+    assert scatter.spread == pytest.approx((centred**2).sum() / 57)
+    assert scatter.effective_rank == pytest.approx(math.exp(-sum(share * math.log(share) for share in shares)))
+
+
+def test_every_measure_agrees_with_its_definition_written_out():
+    """Loops over all pairs in float64, more rows than a block of similarities has."""
+    generator = np.random.default_rng(1)
+    first, second = (generator.standard_normal((1100, 3)) for _ in range(2))
+    second += first
+    unit, other = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (first, second))
+    potential, ranks = [], []
+    for n in range(1100):
+        potential += [math.exp(-2 * float(((unit[n] - row) ** 2).sum())) for row in unit[:n]]
+        scores = [float(unit[n] @ row) for row in other]
+        ranks.append(sum(score > scores[n] for score in scores))
+    given = torch.from_numpy(first), torch.from_numpy(second)
+    assert uniformity(given[0]) == pytest.approx(math.log(np.mean(potential)))
+    assert alignment(*given) == pytest.approx(np.mean([((a - b) ** 2).sum() for a, b in zip(unit, other, strict=True)]))
+    found = cross_modal_retrieval(*given, cutoffs=(1, 10))
+    for k in (1, 10):
+        assert found[f"recall@{k}"] == pytest.approx(np.mean([rank < k for rank in ranks]))
+        assert found[f"chance@{k}"] == k / 1100
+    assert found["mrr"] == pytest.approx(np.mean([1 / (rank + 1) for rank in ranks]))
 
 
 def test_uniformity_is_zero_for_equal_vectors_and_the_mean_potential_of_pairs_else():

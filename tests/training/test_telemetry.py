@@ -52,7 +52,7 @@ def test_an_epoch_tells_validation_rates_memory_and_the_distance_to_the_limit(ru
     for line in epochs:
         assert set(line["validation"]) == {"hr@10", "ndcg@10", "mrr"}
         assert line["events_per_s"] > 0
-        assert line["effective_rank"] > 1
+        assert line["effective_rank"]["fused"] > 1
         assert line["peak_memory_mb"] > 50
         assert 0 < line["matmul_share"] < 1, "less than the machine's own matrix product"
 
