@@ -97,7 +97,8 @@ def e5(folder: Path) -> None:
     _save(XLMRobertaModel(config), folder)
     _tokenizer(folder)
     (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    stored = {"word_embedding_dimension": 16, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(stored))
 
 
 def qwen3(folder: Path) -> None:
@@ -141,6 +142,22 @@ def wav2vec2(folder: Path) -> None:
     positions = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
     config = Wav2Vec2Config(**SIZES, **convolutions, **positions)
     _save(Wav2Vec2Model(config), folder, Wav2Vec2FeatureExtractor())
+
+
+def wav2vec2_bert(folder: Path) -> None:
+    from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
+
+    convolution = {"conv_depthwise_kernel_size": 3, "feature_projection_input_dim": 160}
+    _save(Wav2Vec2BertModel(Wav2Vec2BertConfig(**SIZES, **convolution)), folder, SeamlessM4TFeatureExtractor())
+
+
+def gte(folder: Path) -> None:
+    from transformers import GteConfig, GteModel
+
+    _save(GteModel(GteConfig(**SIZES, vocab_size=len(WORDS), max_position_embeddings=32)), folder)
+    _tokenizer(folder)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
 
 
 def videomae(folder: Path) -> None:
@@ -200,7 +217,8 @@ def open_clip(folder: Path) -> None:
 WRITERS: dict[str, Callable[[Path], None]] = {
     writer.__name__: writer
     for writer in (
-        clip, siglip, siglip2, dinov3, bert, modernbert, e5, qwen3, clap, ast, whisper, wav2vec2, videomae, vjepa2,
+        clip, siglip, siglip2, dinov3, bert, modernbert, e5, qwen3, gte, clap, ast, whisper, wav2vec2,
+        wav2vec2_bert, videomae, vjepa2,
         timm_vit, timm_convnext, open_clip,
     )
 }  # fmt: skip
@@ -211,11 +229,12 @@ CASES = [
     ("image", "open_clip:open_clip"),
     ("text", "transformers:clip"), ("text", "transformers:siglip"), ("text", "transformers:bert"),
     ("text", "transformers:modernbert"), ("text", "transformers:e5"), ("text", "transformers:qwen3"),
+    ("text", "transformers:gte"),
     ("text", "open_clip:open_clip"),
     ("audio", "transformers:clap"), ("audio", "transformers:ast"), ("audio", "transformers:whisper"),
-    ("audio", "transformers:wav2vec2"),
+    ("audio", "transformers:wav2vec2"), ("audio", "transformers:wav2vec2_bert"),
     ("video", "transformers:videomae"), ("video", "transformers:vjepa2"), ("video", "timm:timm_vit"),
-    ("video", "open_clip:open_clip"), ("video", "transformers:dinov3"),
+    ("video", "open_clip:open_clip"), ("video", "transformers:dinov3"), ("video", "transformers:siglip2"),
 ]  # fmt: skip
 """Modality and encoder; the name behind the colon is that of a writer."""
 

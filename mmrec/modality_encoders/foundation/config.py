@@ -168,6 +168,10 @@ class FoundationVideoConfig(FoundationConfig):
         return ClipPreprocessing.load(folder)
 
     def _describe(self, name: EncoderName) -> ClipPreprocessing:
+        if self.num_frames < 0:
+            raise ConfigError(
+                f"num_frames is {self.num_frames}; give at least 1, or 0 for as many as the network reads"
+            )
         architecture, frames = describe_pixels(name, "video")
         if frames > 1:
             if self.num_frames not in (0, frames):

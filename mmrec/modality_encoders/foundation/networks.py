@@ -6,10 +6,13 @@ Legend: P items, F frames, T tokens, W width of the network.
 from __future__ import annotations
 
 import contextlib
+import difflib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmrec.errors import ConfigError
@@ -77,8 +80,12 @@ def pooled(output: Any, mask: Tensor | None, pool: str) -> Tensor:
     return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
+_LONGEST_LINE = 240
+"""Characters of what a library says that are handed on; some list all that they know."""
+
 NETWORK_ERRORS = (
     OSError,
+    EOFError,
     RuntimeError,
     ValueError,
     TypeError,
@@ -95,12 +102,43 @@ def loading(name: EncoderName, what: str) -> Iterator[None]:
     """Turn what a library raises while it loads ``what`` into one line. Raises: ConfigError."""
     try:
         yield
+    except ConfigError:
+        raise
     except ImportError as error:
         raise ConfigError(f"the {what} of {name} needs a package that is not installed: {first_line(error)}") from error
-    except NETWORK_ERRORS as error:
-        hint = "" if name.folder else "; offline, only the hub's local cache is read (HF_HUB_OFFLINE=0 downloads)"
+    except (*NETWORK_ERRORS, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"{name} is made of code that lies beside its weights, which mmrec does not run; take an encoder of a "
+                "type that transformers knows"
+            ) from error
+        hint = (
+            ""
+            if name.folder
+            else f"; {_near(name)}offline, only the hub's local cache is read" + (" (HF_HUB_OFFLINE=0 downloads)")
+        )
         raise ConfigError(f"{name.framework} cannot load the {what} of {name}: {first_line(error)}{hint}") from error
 
 
+def _near(name: EncoderName) -> str:
+    """Names in the hub's cache that are like one that is not there."""
+    from huggingface_hub import constants
+
+    cached = [path.name for path in Path(constants.HF_HUB_CACHE).glob("models--*--*")]
+    names = [path.removeprefix("models--").replace("--", "/", 1) for path in cached]
+    nearest = difflib.get_close_matches(name.name, [known for known in names if known != name.name])
+    return f"perhaps you meant {' or '.join(nearest)}; " if nearest else ""
+
+
 def first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """What an error says, in a line of bearable length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if lines[0].startswith("Error(s) in loading state_dict") and len(lines) > 1:
+        lines = [f"they are of another architecture: {lines[1].rstrip('.')}"]
+    text = " ".join(lines) if lines[0].endswith(":") else lines[0]
+    if len(text) <= _LONGEST_LINE:
+        return text
+    sentence = text.split(". ")[0]
+    return sentence if len(sentence) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]} ..."

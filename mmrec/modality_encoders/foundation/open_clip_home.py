@@ -154,7 +154,10 @@ def _configs(name: EncoderName) -> tuple[dict[str, Any], dict[str, Any]]:
         path = name.folder / "open_clip_config.json"
         if not path.is_file():
             raise ConfigError(f"{name.folder} holds no open_clip_config.json, so it is no folder of open_clip")
-        stored = json.loads(path.read_text())
+        with loading(name, "configuration"):
+            stored = json.loads(path.read_text())
+            if "model_cfg" not in stored:
+                raise ConfigError(f"{path} has no model_cfg, so it is none of open_clip's")
         return stored["model_cfg"], plain | stored.get("preprocess_cfg", {})
     model_name, tag = _name_and_tag(name)
     config = open_clip.get_model_config(model_name)

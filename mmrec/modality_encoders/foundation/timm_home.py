@@ -29,7 +29,7 @@ def describe(name: EncoderName) -> Architecture:
         hint = f"; perhaps you meant {' or '.join(f'timm:{one}' for one in nearest)}" if nearest else ""
         raise ConfigError(f"timm has no network {name.name!r}{hint}; timm.list_pretrained() lists those with weights")
     with loading(name, "configuration"), torch.device("meta"):
-        network = _create(name, pretrained=False)
+        network = _create(name, pretrained=False, num_classes=0)
     settings = resolve_data_config(model=network, verbose=False)
     (_, height, width), mode = settings["input_size"], settings["crop_mode"]
     if mode not in ("center", "squash"):
@@ -47,7 +47,7 @@ def describe(name: EncoderName) -> Architecture:
     return {"framework": "timm", **stored}
 
 
-def build(architecture: Architecture) -> nn.Module:
+def build(architecture: Architecture) -> PixelNetwork:
     """The network with random weights."""
     import timm
 
@@ -58,15 +58,19 @@ def build(architecture: Architecture) -> nn.Module:
 
 def load(name: EncoderName, architecture: Architecture) -> nn.Module:
     """The network with its weights. Raises: ConfigError if they are not to be had, or do not fit."""
+    network = build(architecture)
     with loading(name, "weights"):
-        return PixelNetwork(_create(name, pretrained=True), architecture)
+        # With its classifier, since timm does not mind what weights lack where the number of classes is another.
+        stored = _create(name, pretrained=True).state_dict()
+        network.network.load_state_dict({key: stored[key] for key in network.network.state_dict()})
+    return network
 
 
-def _create(name: EncoderName, *, pretrained: bool) -> Any:
+def _create(name: EncoderName, *, pretrained: bool, **settings: Any) -> Any:
     import timm
 
     source = f"local-dir:{name.folder}" if name.folder is not None else name.name
-    return timm.create_model(source, pretrained=pretrained, num_classes=0)
+    return timm.create_model(source, pretrained=pretrained, **settings)
 
 
 def _arguments(name: EncoderName) -> dict[str, Any]:

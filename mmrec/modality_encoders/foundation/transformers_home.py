@@ -90,7 +90,7 @@ def describe_text(name: EncoderName, *, max_tokens: int, prefix: str, pool: str)
 
     config = _config(name)
     text = getattr(config, "text_config", config)
-    with loading(name, "tokenizer"):
+    with loading(name, "tokenizer (tokenizer.json)"), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(_source(name), trust_remote_code=False)
     if not tokenizer.is_fast or getattr(config, "is_encoder_decoder", False):
         raise ConfigError(f"{name} is no text encoder with a fast tokenizer; take one of the kind of BERT or Qwen3")
@@ -133,7 +133,12 @@ def load(name: EncoderName, architecture: Architecture) -> nn.Module:
     config = _config(name)
     with loading(name, "weights"), _quiet():
         model, report = _model_class(config.model_type, load=True)(
-            _source(name), dtype=torch.float32, output_loading_info=True
+            _source(name), dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    for key, stored, wanted in sorted(report["mismatched_keys"]):
+        raise ConfigError(
+            f"{key} of {name} is {tuple(stored)} in the weights and {tuple(wanted)} in the configuration: they are of "
+            "another one"
         )
     part = _PARTS[architecture["modality"]].get(config.model_type)
     read = "" if part is None else f"{part}."
@@ -236,6 +241,10 @@ def _config(name: EncoderName) -> Any:
         if name.name not in CONFIG_MAPPING:
             raise ConfigError(unknown_name("model type of transformers", name.name, CONFIG_MAPPING.keys()))
         return CONFIG_MAPPING[name.name]()
+    if name.folder is None and name.name in CONFIG_MAPPING:
+        raise ConfigError(
+            f"{name.name} is a type of model, without weights; write transformers:ORGANISATION/NAME or {name}@random"
+        )
     with loading(name, "configuration"):
         return AutoConfig.from_pretrained(_source(name), trust_remote_code=False)
 
