@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tarfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -102,11 +102,43 @@ def _groups(dataset: Dataset, shard: int) -> Iterator[tuple[int, dict[str, bytes
         raise error
 
     with dataset.open_shard(shard) as file:
-        source = [{"url": shard_name(shard), "stream": file}]
+        source = [{"url": shard_name(shard), "stream": _PlainTar(file)}]
         for group in group_by_keys(tar_file_expander(source, handler=stop), handler=stop):
             if group["__key__"].isdecimal():
                 members = {name.split(".")[0]: data for name, data in group.items() if isinstance(data, bytes)}
                 yield int(group["__key__"]), members
+
+
+class _PlainTar:
+    """A tar file for a reader, up to a member that is none of those that are written here.
+
+    Readers of tar files unpack what is compressed, and fill the holes of sparse members: a few bytes become terabytes.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._at = self._next_header = 0
+
+    def read(self, size: int) -> bytes:
+        """Raises: tarfile.ReadError if a member begins here that is no plain file."""
+        data = self._file.read(size)  # whole blocks, as readers of tar files ask for them
+        while self._next_header < self._at + len(data):
+            place = self._next_header - self._at
+            header = data[place : place + tarfile.BLOCKSIZE]
+            self._next_header += tarfile.BLOCKSIZE + (self._size(header) if any(header) else 0)
+        self._at += len(data)
+        return data
+
+    def _size(self, header: bytes) -> int:
+        """Bytes of a member up to the next header."""
+        # At the beginning of the file a name of digits is what no compressed file begins with.
+        if header[156:157] not in (b"0", b"\0") or not (self._next_header or header[:1].isdigit()):
+            raise tarfile.ReadError("a member that is no plain file")
+        try:
+            size = int(header[124:136].rstrip(b" \0") or b"0", 8)
+        except ValueError as error:
+            raise tarfile.ReadError("a member of no size") from error
+        return -(-max(size, 0) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _sample(dataset: Dataset, item_idx: int, members: dict[str, bytes], faults: FaultBudget) -> dict[str, Any]:

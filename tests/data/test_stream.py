@@ -6,7 +6,10 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +224,62 @@ def test_every_flipped_byte_of_one_header_keeps_the_stream_whole(copy):
         damage(copy, 0, place)
         assert_whole(dataset, list(stream_items(dataset)))
         tar.write_bytes(whole)
+
+
+def sparse_member(name: bytes, size: int) -> bytes:
+    """The header of a GNU sparse member: nothing is stored, and a reader fills ``size`` bytes with zeros."""
+    info = tarfile.TarInfo(name.decode())
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[386:398] = b"%011o\0" % (size - 1)  # the only piece: nothing, at the end
+    header[398:410] = b"%011o\0" % 0
+    header[483:495] = b"%011o\0" % size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+READ_BOUNDED = """
+import resource, sys
+from mmrec.data.dataset import Dataset
+from mmrec.data.faults import FaultBudget
+from mmrec.data.stream import stream_items
+import webdataset
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20),) * 2)
+faults = FaultBudget()
+samples = list(stream_items(Dataset.open(sys.argv[1]), faults=faults))
+print(len(samples), sum(len(sample) - 2 for sample in samples), faults.num_faults)
+"""
+
+
+@pytest.mark.parametrize("kind", ["sparse", "gzip"])
+def test_a_shard_that_unpacks_to_gigabytes_is_read_by_offset(copy, kind):
+    """A member of 4 GB without a byte, and a file that is a gzip of zeros: tar readers would take memory for them."""
+    tar = copy / shard_name(0)
+    whole = tar.read_bytes()
+    dataset = Dataset.open(copy)
+    num_media = sum(int(dataset.present(name).sum()) for name in MEDIA)
+    if kind == "sparse":
+        bomb = sparse_member(b"000000000.image.jpg", 4 << 30)
+        tar.write_bytes(bomb + whole[512:])
+        lost = 0
+    else:
+        squeezer = zlib.compressobj(9, wbits=31)
+        head = tarfile.TarInfo("000000000.image.jpg")
+        head.size = 4 << 30
+        bomb = squeezer.compress(head.tobuf(tarfile.GNU_FORMAT))
+        bomb += b"".join(squeezer.compress(bytes(1 << 20)) for _ in range(4)) + squeezer.flush()
+        assert len(bomb) < len(whole)
+        tar.write_bytes(bomb + whole[len(bomb) :])
+        lost = sum(
+            place.offset < len(bomb)
+            for name in MEDIA
+            for item in np.flatnonzero(dataset.present(name)).tolist()
+            if (place := dataset.location(name, item)) is not None
+        )
+    done = subprocess.run([sys.executable, "-c", READ_BOUNDED, str(copy)], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["24", str(num_media - lost), str(lost)], done.stderr
 
 
 def test_a_shard_that_is_cut_off_loses_only_what_is_gone(copy):
