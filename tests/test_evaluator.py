@@ -80,7 +80,7 @@ def test_complementary_slices_average_to_the_whole(record) -> None:
 
 def test_every_baseline_is_measured_on_the_same_queries_and_on_new_items(record) -> None:
     baselines = record["baselines"]
-    assert {"random", "popularity", "item_knn", "sequential_rules", "rules_and_knn", "content_knn"} <= set(baselines)
+    assert {"random", "popularity", "item_knn", "sequential_rules", "best_mixture", "content_knn"} <= set(baselines)
     for name, measured in baselines.items():
         assert measured["num_queries"] == record["num_queries"], name
         assert set(measured["metrics"]) == set(record["metrics"]), name
