@@ -66,7 +66,7 @@ def comparisons(measured: Mapping[str, PerQuery], pairs: Iterable[tuple[str, str
                 "low": found.low, "high": found.high, "p": found.p_value,
             }
         )  # fmt: skip
-    holds = holm([row["p"] for row in rows])
+    holds = [p <= 0.05 for p in holm([row["p"] for row in rows])]
     return pl.DataFrame(rows).with_columns(holds_at_5_percent=pl.Series(holds))
 
 

@@ -17,6 +17,7 @@ import tyro
 
 from mmrec.cli_arguments import log_to_stderr, refuse_repeated
 from mmrec.cli_check import check, print_dataset
+from mmrec.cli_compare import compare
 from mmrec.cli_results import baselines, evaluate, explain, export, recommend, report, search
 from mmrec.cli_train import refit, train_preset, tune_preset
 from mmrec.errors import ConfigError, MMRecError, unknown_name
@@ -42,6 +43,7 @@ Train recommenders on what items look, read, sound and move like.
   tune        search for settings on the validation part (mmrec tune PRESET --data DATASET --out STUDY)
   evaluate    a checkpoint or an export -> metrics.json, per-user ranks, report.html
   baselines   untrained and counting methods on the same split
+  compare     results folders beside each other, with paired tests
   export      a checkpoint -> item embeddings (Parquet, manifest, index)
   explain     which modality made an item's vector
   search      items nearest to an item, a text or a media file
@@ -125,6 +127,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "tune": tune_preset,
     "evaluate": _command(evaluate),
     "baselines": _command(baselines),
+    "compare": _command(compare),
     "export": _command(export),
     "explain": _command(explain),
     "search": _command(search),

@@ -50,7 +50,7 @@ def evaluate(
         part: test, or valid to look without touching the test part.
         blend: add what sequential rules (item-kNN for sets) say to the model's scores, weighted by validation; with
             --embeddings, the blend that was exported.
-        baselines: rank popularity, item-kNN, sequential rules and content on the same queries.
+        baselines: fit and rank the baselines (`mmrec baselines`) on the same queries.
         category: attribute column of the items: slices by its values, and whether lists have the user's mix of them.
         provider: attribute column of the items: who is shown more, or less, than is taken of theirs.
         overwrite: replace OUT.
@@ -60,7 +60,7 @@ def evaluate(
     from mmrec.blend import Blend
     from mmrec.evaluator import make_record, run_baselines, score_blend, score_vectors, write_record
     from mmrec.metrics.slices import item_groups
-    from mmrec.report import summary_table
+    from mmrec.report import summary_table, verdict
     from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
 
     if (checkpoint is None) == (embeddings is None):
@@ -89,6 +89,7 @@ def evaluate(
         query_time=given.query_time, **groups,
     )  # fmt: skip
     write_record(out, record, given.dataset, given.split, part, result, overwrite=overwrite)
+    print(verdict(record))
     Console().print(summary_table(record))
     print(f"report: {out / 'report.html'}")
 
@@ -96,7 +97,9 @@ def evaluate(
 def baselines(
     data: Path, split: SplitName = "auto", split_quantile: float = 0.9, part: Literal["test", "valid"] = "test"
 ) -> None:
-    """Popularity, item-kNN, sequential rules, content and their mixtures, with settings chosen on validation.
+    """Popularity, item-kNN, EASE, ALS, sequential rules, content and their mixture, settings chosen on validation.
+
+    What the data do not allow is named with the reason before anything is fitted.
 
     Args:
         data: dataset folder.
@@ -106,6 +109,7 @@ def baselines(
     """
     from rich.console import Console
 
+    from mmrec.baselines.selection import left_out
     from mmrec.data.dataset import Dataset
     from mmrec.data.splits import make_split
     from mmrec.evaluator import run_baselines
@@ -113,6 +117,8 @@ def baselines(
 
     dataset = Dataset.open(data)
     chosen = make_split(dataset.sequences, dataset.num_items, split, quantile=split_quantile)
+    for name, reason in left_out(dataset, chosen).items():
+        print(f"left out: {name}: {reason}")
     Console().print(baselines_table(run_baselines(dataset, chosen, part)))
 
 

@@ -307,6 +307,7 @@ def _rank_table(dataset: Dataset, split: Split, queries: Queries, ranks: np.ndar
     """One row a target, with the slices that it belongs to."""
     query = np.repeat(np.arange(len(queries)), np.diff(queries.target_offsets))
     columns: dict[str, Any] = {
+        "query": query,
         "user_id": np.asarray(queries.history.user_ids)[query],
         "item_id": dataset.item_ids[queries.targets],
         "rank": ranks,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["baselines_table", "render_report", "summary_rows", "summary_table"]
+__all__ = ["baselines_table", "render_report", "summary_rows", "summary_table", "verdict"]
 
 # Blues and greys that are readable on white and on black alike.
 _OURS, _THEIRS, _TEXT, _INTERVAL = "#2f81f7", "#a9b4bf", "#7d8590", "#c2571a"
@@ -108,7 +108,7 @@ def render_report(record: dict[str, Any]) -> str:
         overall_chart=_bars(rows, "overall"),
         cold_chart=_bars(rows, "cold") if rows[0]["hr@10"]["cold"] else "",
         cutoffs=[1, 5, 10, 20, 50],
-        verdict=_verdict(rows),
+        verdict=verdict(record),
         settings={
             name: ", ".join(f"{key} {value:g}" for key, value in measured["settings"].items())
             for name, measured in record["baselines"].items()
@@ -117,8 +117,9 @@ def render_report(record: dict[str, Any]) -> str:
     )
 
 
-def _verdict(rows: list[dict[str, Any]]) -> str:
-    """One sentence on the comparison that readers would otherwise make by eye."""
+def verdict(record: dict[str, Any]) -> str:
+    """One sentence on the comparison; it begins with a defeat, if there is one."""
+    rows = summary_rows(record)
     ours = rows[0]["ndcg@10"]["overall"]
     baselines = [row for row in rows if row["kind"] == "baseline"]
     if not baselines:
@@ -129,10 +130,12 @@ def _verdict(rows: list[dict[str, Any]]) -> str:
     relation = (
         "above" if ours["value"] > theirs["value"] else "below" if ours["value"] < theirs["value"] else "equal to"
     )
+    better = sum(row["ndcg@10"]["overall"]["value"] > ours["value"] for row in baselines)
+    defeat = f"Loses to {better} of {len(baselines)} baselines. " if better else ""
     certainty = "the intervals do not overlap" if apart else "the intervals overlap"
     return (
-        f"NDCG@10 is {ours['value']:.4f}, {relation} the best baseline, {best['name']}, at {theirs['value']:.4f}; "
-        f"{certainty}."
+        f"{defeat}NDCG@10 is {ours['value']:.4f}, {relation} the best baseline, {best['name']}, "
+        f"at {theirs['value']:.4f}; {certainty}."
     )
 
 

@@ -14,7 +14,7 @@ from mmrec.data.splits import make_split
 from mmrec.errors import ConfigError, DataError
 from mmrec.evaluator import make_record, run_baselines, score_vectors, write_record
 from mmrec.metrics.slices import item_groups, training_events
-from mmrec.report import render_report, summary_rows, summary_table
+from mmrec.report import render_report, summary_rows, summary_table, verdict
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_complementary_slices_average_to_the_whole(record) -> None:
 
 def test_every_baseline_is_measured_on_the_same_queries_and_on_new_items(record) -> None:
     baselines = record["baselines"]
-    assert {"random", "popularity", "item_knn", "sequential_rules", "rules_and_knn", "content_knn"} <= set(baselines)
+    assert {"random", "popularity", "item_knn", "sequential_rules", "best_mixture", "content_knn"} <= set(baselines)
     for name, measured in baselines.items():
         assert measured["num_queries"] == record["num_queries"], name
         assert set(measured["metrics"]) == set(record["metrics"]), name
@@ -197,6 +197,16 @@ def test_a_record_read_back_from_its_file_gives_the_same_report_and_table(record
     text = captured.get()
     assert "noise" in text
     assert all(name in text for name in record["baselines"])
+
+
+def test_a_run_that_loses_to_a_baseline_says_so_first(record) -> None:
+    best = max(one["metrics"]["ndcg@10"] for name, one in record["baselines"].items() if name != "random")
+    assert best > record["metrics"]["ndcg@10"], "noise"
+    assert verdict(record).startswith("Loses to ")
+    won = {**record, "baselines": {name: record["baselines"][name] for name in ("random",)} | {"noise": {
+        **record["baselines"]["popularity"], "metrics": dict.fromkeys(record["metrics"], 0.0)}}}  # fmt: skip
+    assert verdict(won).startswith("NDCG@10 is")
+    assert render_report(record).index("Loses to ") < render_report(record).index("<h2>")
 
 
 def test_a_record_without_baselines_still_has_chance_and_a_report(tiny_dataset, split, result) -> None:

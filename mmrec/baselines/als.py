@@ -37,9 +37,10 @@ class ImplicitALS:
     def fit(
         cls, train: Sequences, num_items: int, *, factors: int, unobserved: float, regularisation: float, seed: int = 0
     ) -> ImplicitALS:
-        """Minimise ``sum over what was taken of (1 - w.h)^2 + unobserved * sum over all of (w.h)^2
-        + regularisation * (sum over users of (|taken| + unobserved * V) * |w|^2
-        + sum over items of (|takers| + unobserved * U) * |h|^2)``.
+        """Minimise ``sum over what was taken of (1 - w.h)^2 + unobserved * sum over all pairs of (w.h)^2 + penalty``.
+
+        The penalty is ``regularisation`` times the sum of ``(|taken| + unobserved * V) * |w|^2`` over the users and of
+        ``(|takers| + unobserved * U) * |h|^2`` over the items.
         """
         taken = history_matrix(train, num_items)
         takers = taken.T.tocsr()

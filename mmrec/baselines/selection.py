@@ -33,16 +33,20 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "recent_popularity": {"window_days": (30, 7, 1, 90, 365)},
     "item_knn": {"shrink": (50, 10, 1), "decay": (0.8, 0.6, 1.0)},
     "ease": {"regularisation": (50, 200), "decay": (0.8, 0.6, 1.0)},
-    "implicit_als": {"factors": (64,), "unobserved": (0.1, 0.02), "regularisation": (0.002, 0.01, 0.05)},
+    "implicit_als": {"factors": (64,), "unobserved": (0.02, 0.1), "regularisation": (0.05, 0.01, 0.2)},
     "sequential_rules": {"window": (3, 1), "shrink": (50, 5, 100), "decay": (0.5, 0.6, 0.8)},
     "transitions": {"window": (3, 1), "shrink": (5, 50), "decay": (0.6, 0.8, 0.4)},
     "content_knn": {"decay": (0.6, 0.8, 0.4, 1.0)},
 }
-MIXTURE_WEIGHTS = (0.5, 0.2, 0.35, 0.65, 0.8)
-# Shares of a third part beside the best two.
-_THIRD_WEIGHTS = (0.15, 0.3, 0.45)
-# Baselines that are tried with each other: the best on validation.
-_MIXED = 5
+# Baselines that know the same kind of thing; a mixture takes the best of each kind.
+KINDS: dict[str, tuple[str, ...]] = {
+    "popular": ("popularity", "recent_popularity"),
+    "taken together": ("item_knn", "ease", "implicit_als"),
+    "taken in order": ("sequential_rules", "transitions"),
+    "alike": ("content_knn",),
+}
+# Weights of a mixture are multiples of the first step; then a second step is moved from one part to another.
+_STEPS = (0.2, 0.1)
 
 # Standard error of HR@10 of .1 over 3000 queries is .005, and settings are compared on the same queries.
 _VALIDATION_QUERIES = 3000
@@ -64,8 +68,8 @@ def fit_baselines(
 
     popularity, item_knn and implicit_als always; recent_popularity where there are timestamps; ease up to 20,000 items;
     sequential_rules (by confidence) and transitions (by cosine) where histories have an order; content_knn where there
-    are feature sets, else texts, and content_knn_<name> for each feature set if there are several; best_mixture of two
-    or three of them. Of a refit split, settings are those that the plain one chose, and the counts those of its own
+    are feature sets, else texts, and content_knn_<name> for each feature set if there are several; best_mixture of the
+    best of each kind. Of a refit split, settings are those that the plain one chose, and the counts those of its own
     training events.
 
     Args:
@@ -175,45 +179,38 @@ class _Chooser:
         return best
 
     def best_mixture(self, fitted: dict[str, FittedBaseline]) -> tuple[FittedBaseline, tuple[str, ...]]:
-        """The best two of the best five, at the best of some weights, and a third beside them if that is better.
+        """The best of each kind at the best weights, some of which may be 0.
 
         Returns: the mixture, and the names of its parts.
         """
-        order = sorted(fitted, key=lambda name: -(fitted[name].validation or 0.0))[:_MIXED]
+        kinds = [
+            [name for name in fitted if any(name.startswith(one) for one in members)] for members in KINDS.values()
+        ]
+        order = [max(names, key=lambda name: fitted[name].validation or 0.0) for names in kinds if names]
         sample = self.valid.history.take(np.arange(min(len(self.valid), 500)))
         scales = {name: typical_best(fitted[name].baseline, sample) if len(sample) else 1.0 for name in order}
-        pairs = [
-            {first: weight, second: 1 - weight}
-            for first, second in itertools.combinations(order, 2) for weight in MIXTURE_WEIGHTS
-        ]  # fmt: skip
-        best, value = self._best_weights(fitted, scales, pairs)
-        if value is not None:
-            triples = [
-                {**{name: own * (1 - weight) for name, own in best.items()}, third: weight}
-                for third in order if third not in best for weight in _THIRD_WEIGHTS
-            ]  # fmt: skip
-            three, more = self._best_weights(fitted, scales, triples) if triples else (best, value)
-            if more is not None and more > value:
-                best, value = three, more
-        best = {name: round(weight, 4) for name, weight in best.items()}
+        best, value = dict.fromkeys(order, 1 / len(order)), None
+        for step in _STEPS:
+            tried = _grid(order, step) if value is None else _moved(best, step)
+            if len(self.valid):
+                best, value = self._best_weights(fitted, scales, tried)
+        best = {name: round(weight, 3) for name, weight in best.items() if weight > 1e-6}
         parts = tuple(fitted[name].baseline for name in best)
         mixture = Mixture(parts, tuple(scales[name] for name in best), tuple(best.values()))
         return FittedBaseline(baseline=mixture, settings=dict(best), validation=value), tuple(best)
 
     def _best_weights(
         self, fitted: dict[str, FittedBaseline], scales: dict[str, float], candidates: list[dict[str, float]]
-    ) -> tuple[dict[str, float], float | None]:
+    ) -> tuple[dict[str, float], float]:
         """Each baseline scores each block of queries once, whatever the number of candidates."""
         valid, rows = self.valid, block_rows(self.num_items)
-        if len(valid) == 0:
-            return candidates[0], None
         ranks: list[list[np.ndarray]] = [[] for _ in candidates]
         for start in range(0, len(valid), rows):
             part = valid.take(np.arange(start, min(start + rows, len(valid))))
             scores = {name: fitted[name].baseline.score(part.history) for name in scales}
             for weights, found in zip(candidates, ranks, strict=True):
-                names = list(weights)
-                mixed = mix([scores[n] for n in names], [scales[n] for n in names], list(weights.values()))
+                names = [name for name, weight in weights.items() if weight]
+                mixed = mix([scores[n] for n in names], [scales[n] for n in names], [weights[n] for n in names])
                 found.append(rank_targets_from_scores(mixed.__getitem__, part, num_items=self.num_items))
         values = [self._ndcg(np.concatenate(found)) for found in ranks]
         best = int(np.argmax(values))
@@ -221,6 +218,19 @@ class _Chooser:
 
     def _ndcg(self, ranks: np.ndarray) -> float:
         return float(ranking_metrics(ranks, self.valid.target_offsets, (10,))["ndcg@10"].mean())
+
+
+def _grid(names: list[str], step: float) -> list[dict[str, float]]:
+    """All weights that are multiples of ``step`` and are 1 together."""
+    units = round(1 / step)
+    counts = itertools.product(range(units + 1), repeat=len(names))
+    return [dict(zip(names, (n * step for n in row), strict=True)) for row in counts if sum(row) == units]
+
+
+def _moved(weights: dict[str, float], step: float) -> list[dict[str, float]]:
+    """The weights as they are, and with ``step`` moved from any part that has it to any other."""
+    moves = [(a, b) for a, b in itertools.permutations(weights, 2) if weights[a] > step - 1e-6]
+    return [weights, *({**weights, a: max(0.0, weights[a] - step), b: weights[b] + step} for a, b in moves)]
 
 
 def validation_sample(num_queries: int, seed: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from mmrec.metrics.embedding_quality import Scatter, alignment, cross_modal_retrieval, effective_rank, uniformity
@@ -113,7 +114,17 @@ def test_equal_runs_do_not_differ_and_opposite_ones_change_sign():
     assert forth.p_value == back.p_value
 
 
-def test_holm_stops_at_the_first_comparison_that_fails():
-    assert holm([0.01, 0.04, 0.03]) == [True, False, False]  # .01 <= .05/3; .03 > .05/2; so .04 fails too
-    assert holm([0.001, 0.02, 0.02]) == [True, True, True]
+def test_holm_multiplies_and_never_orders_two_comparisons_the_other_way():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # .01 * 3, .03 * 2, and .04 * 1 no less
+    assert holm([0.001, 0.02, 0.02]) == pytest.approx([0.003, 0.04, 0.04])
+    assert holm([0.9, 0.8]) == [1, 1]
     assert holm([]) == []
+
+
+def test_the_signed_rank_test_is_that_of_scipy_on_the_means_of_users():
+    generator = np.random.default_rng(0)
+    first, second, users = generator.random(60), generator.random(60) * 0.9, np.repeat(np.arange(20), 3)
+    means = (first - second).reshape(20, 3).mean(axis=1)
+    expected = scipy.stats.wilcoxon(means, zero_method="pratt", method="asymptotic").pvalue
+    assert compare_paired(first, second, users).p_wilcoxon == pytest.approx(expected)
+    assert compare_paired(first, first, users).p_wilcoxon == 1

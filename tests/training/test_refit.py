@@ -42,9 +42,9 @@ def test_baselines_keep_the_settings_that_validation_chose_and_count_all_trainin
     expected = SequentialRules.fit(refit.train, 24, **{**settings, "window": int(settings["window"])})
     history = refit.test.history
     np.testing.assert_array_equal(again["sequential_rules"].baseline.score(history), expected.score(history))
-    mixture = again["rules_and_knn"].baseline
-    assert mixture.first is again["sequential_rules"].baseline
-    assert mixture.scales == chosen["rules_and_knn"].baseline.scales
+    mixture = again["best_mixture"].baseline
+    assert mixture.parts == tuple(again[name].baseline for name in chosen["best_mixture"].settings)
+    assert mixture.scales == chosen["best_mixture"].baseline.scales
 
 
 def test_a_refit_runs_for_the_steps_of_the_best_checkpoint_and_its_results_are_marked(tiny_dataset_path, tmp_path):

@@ -1,0 +1,77 @@
+"""The commands that set things beside each other: compare runs, tell the drift between two exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+if TYPE_CHECKING:
+    import polars as pl
+    from rich.table import Table
+
+__all__ = ["compare"]
+
+Positional = tyro.conf.Positional
+
+LEVEL = 0.05
+
+
+def compare(
+    results: Positional[tuple[Path, ...]],
+    metric: tuple[str, ...] = ("ndcg@10", "hr@10"),
+    slice: str = "all",  # noqa: A002 - the name of the option
+    csv: Path | None = None,
+) -> None:
+    """Runs on the same queries: means with intervals, differences with paired tests, corrected for their number.
+
+    Folders whose protocols differ are refused: their numbers have nothing to do with each other. p is of a permutation
+    test over users and of Wilcoxon's signed-rank test; holm is the first after Holm's correction for all comparisons.
+
+    Args:
+        results: two or more folders made by `mmrec evaluate`.
+        metric: such as ndcg@10, hr@10, recall@50, precision@5, map@20, mrr; any cutoff.
+        slice: all, cold_items, warm_items, has_<modality> or missing_<modality>.
+        csv: file to write the differences to.
+    """
+    from rich.console import Console
+
+    from mmrec.comparison import compare_results
+
+    found = compare_results(results, metric, slice)
+    protocol = found.protocol
+    print(
+        f"{protocol['dataset_name']}, {protocol['part']} part, {protocol['split']['split']}, "
+        f"protocol {protocol['hash']}: {found.num_queries:,} queries of {found.num_users:,} users, slice {slice}"
+    )
+    console = Console()
+    console.print(_table("Runs (95 % intervals)", found.runs))
+    console.print(_table(f"Differences (* holds at {LEVEL:g} after Holm's correction)", found.pairs))
+    if csv is not None:
+        found.pairs.write_csv(csv, float_precision=6)
+        print(f"written: {csv}")
+
+
+def _table(title: str, rows: pl.DataFrame) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    names = [name for name in rows.columns if name not in ("low", "high")]
+    for name in names:
+        text = name in ("run", "pair", "metric")
+        table.add_column(name.replace("_", " "), justify="left" if text else "right", overflow="fold")
+    for row in rows.iter_rows(named=True):
+        cells = []
+        for name in names:
+            value = row[name]
+            if name in ("mean", "difference"):
+                sign = "+" if name == "difference" else ""
+                cells.append(f"{value:{sign}.4f} ({row['low']:{sign}.4f} to {row['high']:{sign}.4f})")
+            elif name.startswith("p_"):
+                cells.append(f"{value:.4f}" + (" *" if name == "p_holm" and value <= LEVEL else ""))
+            else:
+                cells.append(str(value))
+        table.add_row(*cells)
+    return table
