@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mmrec.modality_encoders.foundation import open_clip_home, timm_home, torchvision_home, transformers_home
-from mmrec.modality_encoders.foundation.name import EncoderName
+from mmrec.modality_encoders.foundation.name import EncoderName, require_home
 from mmrec.modality_encoders.foundation.networks import FrameByFrame
 from mmrec.modality_encoders.foundation.preprocessing import Architecture
 
@@ -29,7 +29,11 @@ def describe_pixels(name: EncoderName, modality: str) -> tuple[Architecture, int
 
 
 def build_network(architecture: Architecture) -> nn.Module:
-    """The network of an architecture with random weights, in evaluation mode."""
+    """The network of an architecture with random weights, in evaluation mode.
+
+    Raises: ConfigError if its library is not installed.
+    """
+    require_home(architecture["framework"])
     return _reading(_HOMES[architecture["framework"]].build(architecture), architecture)
 
 

@@ -13,13 +13,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmrec.errors import ConfigError, unknown_name
 
-__all__ = ["FRAMEWORKS", "EncoderName"]
+__all__ = ["FRAMEWORKS", "EncoderName", "require_home"]
 
 FRAMEWORKS = {
     "image": ("timm", "open_clip", "transformers"),
@@ -28,6 +29,9 @@ FRAMEWORKS = {
     "video": ("transformers", "torchvision", "timm", "open_clip"),
 }
 """By modality, the libraries that have encoders for it. Those of pictures read clips frame by frame."""
+
+_PACKAGES = {"open_clip": "open_clip_torch"}
+"""What libraries are called where they are installed from, if not as they are imported."""
 
 _RANDOM = "@random"
 
@@ -53,7 +57,8 @@ class EncoderName:
 
     @classmethod
     def parse(cls, text: str, modality: str) -> EncoderName:
-        """Raises: ConfigError if the string is no such name, names no library for the modality, or no folder."""
+        """Raises: ConfigError if the string is no such name, names no library for the modality or one that is not
+        installed, or no folder."""
         framework, colon, name = text.partition(":")
         name, random, rest = name.partition(_RANDOM)
         if not colon or not name or rest:
@@ -72,7 +77,15 @@ class EncoderName:
             framework = _home(path, text)
             if framework not in frameworks:
                 raise ConfigError(f"{path} holds a network of {framework}, which has no {modality} encoders")
+        require_home(framework)
         return cls(framework, name, path if local else None, bool(random))
+
+
+def require_home(framework: str) -> None:
+    """Raises: ConfigError if the library is not installed."""
+    if importlib.util.find_spec(framework) is None:
+        package = _PACKAGES.get(framework, framework)
+        raise ConfigError(f"encoders of {framework} need a package that is not installed; pip install {package}")
 
 
 def _home(folder: Path, text: str) -> str:
