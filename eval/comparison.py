@@ -58,7 +58,8 @@ def comparisons(measured: Mapping[str, PerQuery], pairs: Iterable[tuple[str, str
     """One row a pair and part: difference, 95 % interval, p, and whether it holds at 5 % after Holm's correction."""
     rows: list[dict[str, Any]] = []
     for (first, second), part in itertools.product(pairs, _shared_parts(measured)):
-        (ours, users), (theirs, _) = measured[first][part], measured[second][part]
+        (ours, users), (theirs, their_users) = measured[first][part], measured[second][part]
+        assert np.array_equal(users, their_users), "runs on one split have the same queries"
         found = compare_paired(ours[METRIC], theirs[METRIC], users)
         rows.append(
             {

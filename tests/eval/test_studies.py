@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 
 from eval import embedding_quality, id_vs_multimodal, modality_subsets
 from mmrec.data.dataset import Dataset
+from mmrec.errors import ConfigError
 from mmrec.evaluator import score_vectors
 from mmrec.inference import encode_catalog, encode_views
 from mmrec.item_inputs import CatalogInputs
@@ -99,6 +101,34 @@ def test_ids_and_media_are_compared_on_the_same_queries(runs, tiny_dataset_path,
 
     id_vs_multimodal.write((table, comparisons), tmp_path / "out", Console(quiet=True))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"runs.csv", "comparisons.csv", "runs.svg"}
+
+
+def test_the_runs_are_trained_with_the_encoders_that_are_given(tiny_dataset_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where runs go to checkpoints/
+    settings = {"image_encoder": "timm:test_vit@random", "image_tune": "top:1", "max_epochs": 1, "tower_items": 4}
+    config = id_vs_multimodal.IdVsMultimodal(data=tiny_dataset_path, out=tmp_path / "out", **settings)
+    runs, comparisons = id_vs_multimodal.study(config)
+    assert runs["run"].unique(maintain_order=True).to_list() == ["id", "content", "hybrid"]
+    assert comparisons["pair"].unique(maintain_order=True).to_list() == [
+        "hybrid - content",
+        "hybrid - id",
+        "content - id",
+    ]
+    stored = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("checkpoints/*/best/config.json"))]
+    encoders = {config["name"]: config["model"]["item_encoder"]["encoders"] for config in stored}
+    assert list(encoders["id"]) == ["item_id"]
+    for name in ("content", "hybrid"):
+        assert encoders[name]["image"]["encoder"] == "timm:test_vit@random"
+        assert encoders[name]["image"]["tune"] == "top:1"
+        assert "encoder" not in encoders[name]["text"], "the others are the small networks"
+
+
+def test_encoders_that_nothing_could_use_are_refused(runs, tiny_dataset_path, tmp_path):
+    config = id_vs_multimodal.IdVsMultimodal(data=tiny_dataset_path, out=tmp_path, text_encoder="path:/nowhere")
+    with pytest.raises(ConfigError, match="leave them out with --runs"):
+        id_vs_multimodal.study(dataclasses.replace(config, runs=runs))
+    with pytest.raises(ConfigError, match="--image-tune is for foundation encoders; give --image-encoder too"):
+        id_vs_multimodal.study(dataclasses.replace(config, image_tune="all"))
 
 
 def test_quality_is_told_for_the_whole_item_and_each_content_modality(runs, tiny_dataset_path, tmp_path):
