@@ -102,12 +102,15 @@ def _faults_table(data: Dataset) -> Table:
     from rich.text import Text
 
     from mmrec.data.audit import faults
+    from mmrec.data.audit.wording import shortened
 
     found = faults(data)
     table = _table("what could not be used (errors.parquet)", "modality", "count", "cause", "item")
     table.columns[2].justify = table.columns[3].justify = "left"
     for fault in found[:_FAULTS]:
-        table.add_row(fault.modality, f"{fault.count:,}", Text(fault.cause), Text(fault.item_id))
+        table.add_row(
+            fault.modality, f"{fault.count:,}", Text(shortened(fault.cause, 300)), Text(shortened(fault.item_id, 30))
+        )
     if len(found) > _FAULTS:
         table.add_row("others", f"{sum(fault.count for fault in found[_FAULTS:]):,}", "rarer causes", "")
     return table

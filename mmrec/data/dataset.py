@@ -14,7 +14,7 @@ import pyarrow as pa
 import xxhash
 
 from mmrec.data.manifest import MEDIA_FIELDS, MEDIA_MODALITIES, file_problems, fingerprint, read_manifest
-from mmrec.data.npy import map_npy
+from mmrec.data.npy import finite_rows, map_npy
 from mmrec.data.sequences import Sequences, id_array
 from mmrec.data.shard_reader import ShardReader
 from mmrec.data.shards import Location
@@ -196,8 +196,8 @@ class Dataset:
         if not self._features_present(modality)[item_idx]:
             raise self._absent(modality, item_idx)
         vector = np.asarray(self.features(modality)[item_idx], dtype=np.float32)
-        if not np.isfinite(vector).all():
-            raise MediaError("the vector is damaged: some values are NaN or infinite")
+        if not finite_rows(vector[None])[0]:
+            raise MediaError("the vector is damaged: its length is no finite number")
         return vector
 
     def location(self, modality: str, item_idx: int) -> Location | None:

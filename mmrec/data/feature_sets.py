@@ -11,7 +11,7 @@ import polars as pl
 
 from mmrec.data.error_rows import error_rows
 from mmrec.data.manifest import MEDIA_MODALITIES
-from mmrec.data.npy import map_npy
+from mmrec.data.npy import finite_rows, map_npy
 from mmrec.data.writer import Writer
 from mmrec.errors import ConfigError, DataError
 
@@ -119,13 +119,17 @@ def write_feature_set(
         rows = slice(start, start + _ROWS)
         with np.errstate(over="ignore"):
             block = vectors.rows(row_of[rows]).astype(dtype)  # an overflow becomes infinite, and is recorded
-        finite, nothing = np.isfinite(block).all(axis=1), np.isnan(block).all(axis=1)
+        finite, nothing = finite_rows(block), np.isnan(block).all(axis=1)
         zero = ~block.any(axis=1)
         present[rows] = finite & ~zero
         stored[rows] = np.where(present[rows, None], block, dtype(0))
         for which, error, message in (
             (zero, "ZeroVector", "all values are zero"),
-            (~finite & ~nothing, "NotFinite", "some values are NaN or infinite"),
+            (
+                ~finite & ~nothing,
+                "NotFinite",
+                "some values are NaN, infinite, or too large for the length of the vector to be a number",
+            ),
         ):
             ids = [item_ids[start + n] for n in np.flatnonzero(which).tolist()]
             errors.append(error_rows(ids, f"{message}; treated as missing", modality=name, error=error))

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmrec.errors import DataError
 
-__all__ = ["map_npy"]
+__all__ = ["finite_rows", "map_npy"]
 
 _MAGIC = b"\x93NUMPY"
 # Headers of arrays of numbers have 128 bytes; 64 KB are all that version 1 can state.
@@ -74,3 +74,10 @@ def _header(path: Path, head: bytes) -> tuple[tuple[int, ...], np.dtype, bool, i
     except (ValueError, TypeError) as error:
         reason = f"no plain {' and '.join(lacking)}" if lacking else " ".join(str(error).split())[:60]
         raise DataError(f"{path} cannot be read as .npy: {reason} in its header; {_WANTED}") from error
+
+
+def finite_rows(block: np.ndarray) -> np.ndarray:
+    """Which vectors (N, dim) a network can take: without NaN or infinity, of a length that float32 holds. bool (N,)"""
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.asarray(block, dtype=np.float32)
+        return np.isfinite(np.einsum("nd,nd->n", values, values))

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import math
+import re
 import struct
 import sys
 import warnings
@@ -176,7 +177,9 @@ def _open(data: bytes) -> Image:
         _silence_pillow()
         picture = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
-        raise MediaError(f"image is too large, at most {MAX_PIXELS:,} pixels: {_one_line(error)}") from error
+        claimed = re.search(r"\d+", str(error))
+        size = f" of {int(claimed[0]):,} pixels" if claimed else ""
+        raise MediaError(f"image{size} is too large, at most {MAX_PIXELS:,} pixels") from error
     except _DECODE_ERRORS as error:
         raise MediaError(f"not a readable image ({_looks_like(data)}): {type(error).__name__}") from error
     if picture.format in ("JPEG", "MPO") and data.count(_SCAN) > _MAX_SCANS:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from mmrec.data.audit.wording import named
-from mmrec.data.npy import map_npy
+from mmrec.data.npy import finite_rows, map_npy
 from mmrec.data.progress import progress
 from mmrec.errors import DataError
 
@@ -52,7 +52,7 @@ def _rows(name: str, vectors: np.ndarray, present: np.ndarray, item_ids: pl.Seri
     with progress(f"reading {name}", number, "items") as advance:
         for start in range(0, number, _ROWS):
             block, here = np.asarray(vectors[start : start + _ROWS]), np.asarray(present[start : start + _ROWS])
-            finite, zero = np.isfinite(block).all(axis=1), ~block.any(axis=1)
+            finite, zero = finite_rows(block), ~block.any(axis=1)
             for what, rows in (
                 ("is marked as absent but is not zero", ~here & ~zero),
                 ("is marked as present but is zero", here & zero),

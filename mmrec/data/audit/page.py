@@ -12,7 +12,7 @@ from mmrec.data.audit.charts import charts
 from mmrec.data.audit.facts import coverage, facts, faults, patterns
 from mmrec.data.audit.near_duplicates import NearDuplicates
 from mmrec.data.audit.thumbnails import thumbnail
-from mmrec.data.audit.wording import quantity
+from mmrec.data.audit.wording import quantity, shortened
 from mmrec.data.dataset import Dataset
 from mmrec.data.store import url_of
 
@@ -52,7 +52,7 @@ def render_page(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["quantity"] = quantity
+    environment.filters |= {"quantity": quantity, "short": shortened}
     shown = {} if dataset is None else _shown(dataset, near_duplicates)
     place = url_of(path) or str(path)
     name = path.resolve().name if dataset is None else dataset.name
@@ -102,8 +102,8 @@ def _card(dataset: Dataset, item: int, modalities: tuple[str, ...]) -> Card:
     excerpt = text.removeprefix(title).strip()
     return Card(
         item_id=str(dataset.item_ids[item]),
-        title=title if len(title) <= _EXCERPT else title[:_EXCERPT] + "…",
-        excerpt=excerpt if len(excerpt) <= _EXCERPT else excerpt[:_EXCERPT] + "…",
+        title=shortened(title, _EXCERPT),
+        excerpt=shortened(excerpt, _EXCERPT),
         pictures=[
             (name, thumbnail(dataset, name, item))
             for name in ("image", "video", "audio")

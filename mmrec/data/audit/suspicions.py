@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = ["near_duplicate_lines", "suspicions"]
 
 # Shares from which on a thing is worth a line.
 TIES, ORDERED_TIES, RANK_CORRELATION, REPEATS = 0.05, 0.6, 0.1, 0.05
+_YEAR_1980_S = 315_532_800
 
 
 def suspicions(dataset: Dataset) -> Iterator[str]:
@@ -26,6 +28,7 @@ def suspicions(dataset: Dataset) -> Iterator[str]:
     Media that are nearly the same are another search, :func:`mmrec.data.audit.near_duplicates.near_duplicates`.
     """
     if dataset.sequences.timestamps is not None:
+        yield from _impossible_times(dataset.sequences.timestamps)
         yield from _ties(dataset, dataset.sequences.timestamps)
         yield from _order_of_indices(dataset, dataset.sequences.timestamps)
     yield from _repetitions(dataset)
@@ -33,6 +36,23 @@ def suspicions(dataset: Dataset) -> Iterator[str]:
     for modality in MEDIA_MODALITIES:
         if modality in dataset.modalities:
             yield from _equal_media(dataset, modality)
+
+
+def _impossible_times(times: np.ndarray) -> Iterator[str]:
+    """Events at the very zero of the clock, or before it, among later ones; and events of the future."""
+    early, late = int((times <= 0).sum()), int((times > time.time() + 86_400).sum())
+    # Times that are told from the beginning of a study on begin at 0 and do not reach 1980.
+    if early and np.median(times) > _YEAR_1980_S:
+        yield (
+            f"{early:,} events ({early / len(times):.1%}) have the time 0 (1970) or less, most others are later: a "
+            "number that stands for an unknown time; leave them out (--since 1971-01-01), for they come first in "
+            "every history"
+        )
+    if late:
+        yield (
+            f"{late:,} events ({late / len(times):.1%}) lie in the future: their time is wrong or of another unit; "
+            "correct it, or leave them out (--until), for they are the last of every history, and so the targets"
+        )
 
 
 def _ties(dataset: Dataset, times: np.ndarray) -> Iterator[str]:

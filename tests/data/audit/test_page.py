@@ -112,6 +112,21 @@ def test_what_the_data_says_stays_text(tmp_path, capsys):
     assert "<b>c</b>" in page.text
 
 
+def test_long_ids_titles_and_messages_are_shortened(tmp_path, capsys):
+    """Ids may have 1,024 bytes; a page, and a line in a terminal, show where they begin."""
+    long = "x" * 1_000
+    pl.DataFrame({"item_id": [long, "b"], "text": ["word " * 5_000, "thing"], "image": ["no.jpg", None]}).write_csv(
+        tmp_path / "items.csv"
+    )
+    events = "".join(f"u{n},{item},{t}\n" for n in range(4) for t, item in enumerate((long, "b", long)))
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp\n" + events)
+    tables = {name: tmp_path / f"{name}.csv" for name in ("items", "interactions")}
+    _, page = checked(ingest(IngestConfig(**tables, out=tmp_path / "dataset", num_workers=1)), tmp_path, capsys)
+    assert "x" * 60 + "…" in page.text
+    assert "x" * 400 not in page.text
+    assert "word " * 100 not in page.text
+
+
 def test_near_duplicates_stand_side_by_side(tmp_path, capsys):
     coarse = np.random.default_rng(0).integers(30, 200, (9, 12, 3)).astype(np.uint8)
     ground = Image.fromarray(coarse).resize((160, 120), Image.Resampling.BICUBIC)

@@ -137,6 +137,16 @@ def test_one_act_logged_twice_is_told_apart_from_an_item_taken_again(tmp_path):
     assert line.startswith("in 80 events (9.1%) users take an item that they had before")
 
 
+def test_times_that_stand_for_unknown_ones_and_times_to_come_are_found(tmp_path):
+    rows = [(user, item, time + 10**9) for user, item, time in honest()]
+    unknown = [(f"u{n}", str(n), 0) for n in range(8)]
+    (line,) = suspicions(ingested(tmp_path / "unknown", [*rows, *unknown]))
+    assert line.startswith("8 events (1.0%) have the time 0 (1970) or less, most others are later")
+    to_come = [(f"u{n}", "149", 9 * 10**9 + 1000 * n) for n in range(4)]
+    lines = list(suspicions(ingested(tmp_path / "future", [*rows, *to_come])))
+    assert any(line.startswith("4 events (0.5%) lie in the future") for line in lines)
+
+
 # The future in what training reads
 
 
