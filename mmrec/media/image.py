@@ -26,6 +26,8 @@ __all__ = ["decode_image", "decode_to_shrink", "probe_image"]
 _EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
 # MPO is opened as JPEG. Of what else Pillow opens, PostScript would be run as a program; the rest is never met.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "DIB", "TIFF", "JPEG2000", "ICO", "PPM", "TGA", "PCX")
+# Pixels that are brought to RGB at once.
+_STRIP_PIXELS = 1 << 20
 # A progressive JPEG has some ten scans; each one of a hostile thousand costs as much as a whole picture.
 _SCAN, _MAX_SCANS = b"\xff\xda", 100
 # What brings an array (H, W, C) upright, by EXIF orientation.
@@ -79,7 +81,7 @@ def _decode(data: bytes, picture: Image | None) -> np.ndarray:
     picture = picture or _open(data)
     with _damage():
         picture.load()  # before the EXIF, which makes a PNG load itself and would hide that it is cut off
-        return np.array(_TURNS[_orientation(picture)](np.asarray(_to_rgb(picture))), order="C")
+        return np.ascontiguousarray(_TURNS[_orientation(picture)](_rgb_pixels(picture)))
 
 
 def decode_to_shrink(data: bytes, short_side_px: int) -> tuple[MediaInfo, np.ndarray]:
@@ -110,7 +112,7 @@ def decode_to_shrink(data: bytes, short_side_px: int) -> tuple[MediaInfo, np.nda
     wanted = 1.5 * short_side_px / min(picture.size)
     with _damage():
         picture.draft("RGB", (math.ceil(picture.size[0] * wanted), math.ceil(picture.size[1] * wanted)))
-        return info, np.array(_TURNS[turn](np.asarray(_to_rgb(picture))), order="C")
+        return info, np.ascontiguousarray(_TURNS[turn](_rgb_pixels(picture)))
 
 
 def _info(picture: Image, shape: tuple[int, ...]) -> MediaInfo:
@@ -208,6 +210,23 @@ def _orientation(picture: Image) -> int:
     except _DECODE_ERRORS:  # unreadable EXIF says nothing about the orientation; the pixels are good
         return 1
     return turn if turn in _TURNS else 1
+
+
+def _rgb_pixels(picture: Image) -> np.ndarray:
+    """The picture as it lies, uint8 RGB (H, W, 3).
+
+    Strip by strip where it is large: Pillow takes four bytes a pixel for each step between a palette, or transparency,
+    and an array, which of a hundred million pixels would be two gigabytes and more.
+    """
+    width, height = picture.size
+    if width * height <= _STRIP_PIXELS or picture.mode[:1] in "IF":  # of these the range of all values counts
+        return np.array(_to_rgb(picture))
+    pixels = np.empty((height, width, 3), np.uint8)
+    num_rows = max(_STRIP_PIXELS // width, 1)
+    for top in range(0, height, num_rows):
+        bottom = min(top + num_rows, height)
+        pixels[top:bottom] = np.asarray(_to_rgb(picture.crop((0, top, width, bottom))))
+    return pixels
 
 
 def _to_rgb(picture: Image) -> Image:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 
@@ -14,7 +16,7 @@ import soundfile
 from PIL import Image
 
 from mmrec.errors import MediaError
-from mmrec.media import container, video
+from mmrec.media import container, image, video
 from mmrec.media.audio import probe_audio
 from mmrec.media.image import decode_image, probe_image
 from mmrec.media.video import decode_video, probe_video
@@ -97,6 +99,64 @@ def test_only_the_first_of_many_frames_is_decoded():
         buffer = io.BytesIO()
         frames[0].save(buffer, kind, save_all=True, append_images=frames[1:])
         assert decode_image(buffer.getvalue()).shape == (64, 64, 3)
+
+
+def transparent(mode: str, size: tuple[int, int]) -> bytes:
+    """A PNG of ``mode`` with every colour and opacity that the mode has."""
+    generator = np.random.default_rng(0)
+    channels = {"RGBA": 4, "LA": 2, "RGB": 3, "L": 1, "P": 1, "1": 1}[mode]
+    pixels = generator.integers(0, 256, (size[1], size[0], channels), dtype=np.uint8)
+    if mode in ("P", "1"):
+        image = Image.fromarray(pixels[..., 0]).convert(mode)
+        options = {"transparency": bytes(generator.integers(0, 256, 256, dtype=np.uint8))} if mode == "P" else {}
+    else:
+        image, options = Image.fromarray(pixels.squeeze()), {}
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "RGB", "L", "P", "1"])
+def test_a_picture_that_is_brought_to_rgb_strip_by_strip_is_the_same(mode, monkeypatch):
+    data = transparent(mode, (50, 37))
+    whole = decode_image(data)
+    for pixels in (1, 50, 333, 50 * 36):
+        monkeypatch.setattr(image, "_STRIP_PIXELS", pixels)
+        decoded = decode_image(data)
+        assert decoded.flags.writeable
+        np.testing.assert_array_equal(decoded, whole)
+
+
+PEAK = """
+import sys
+from mmrec.media.image import decode_image
+decode_image(open(sys.argv[2], "rb").read())
+open("/proc/self/clear_refs", "w").write("5")
+def kib(name): return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
+before = kib("VmRSS")
+decode_image(open(sys.argv[1], "rb").read())
+print(kib("VmHWM") - before)
+"""
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_memory_for_transparency_is_that_of_the_picture_and_its_array(tmp_path, kind):
+    """16 million transparent pixels: 64 MB as Pillow has them (an animated WebP three times), 48 MB as an array.
+
+    Each step of the way for the whole picture at once would be another 64 MB, four of them.
+    """
+    if kind == "PNG":
+        Image.new("RGBA", (4_000, 4_000), (1, 2, 3, 4)).save(tmp_path / "large", kind)
+    else:  # a frame of 16 x 16 on a canvas of any size: 200 bytes
+        still = save("WEBP")[12:]
+        side, frame = (3_999).to_bytes(3, "little") * 2, bytes(6) + (15).to_bytes(3, "little") * 2 + bytes(4) + still
+        chunks = {b"VP8X": b"\2\0\0\0" + side, b"ANIM": bytes(6), b"ANMF": frame}
+        body = b"".join(name + struct.pack("<I", len(chunk)) + chunk for name, chunk in chunks.items())
+        (tmp_path / "large").write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body)
+    Image.new("RGBA", (16, 16)).save(tmp_path / "small", kind)
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "large"), str(tmp_path / "small")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) * 1024 < {"PNG": 160e6, "WEBP": 270e6}[kind]
 
 
 def test_postscript_is_no_picture_and_never_run():
