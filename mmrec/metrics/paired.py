@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -79,8 +80,8 @@ def _wilcoxon(differences: np.ndarray) -> float:
     if not differences.any():
         return 1.0
     # Sums in another order differ in their last bits, which must not tell equal sizes apart.
-    _, p_value = wilcoxon(np.round(differences, 12), zero_method="pratt", method="asymptotic")
-    return float(p_value)
+    found: Any = wilcoxon(np.round(differences, 12), zero_method="pratt", method="asymptotic")
+    return float(found.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
