@@ -61,7 +61,8 @@ def _table(title: str, rows: pl.DataFrame) -> Table:
     names = [name for name in rows.columns if name not in ("low", "high")]
     for name in names:
         text = name in ("run", "pair", "metric")
-        table.add_column(name.replace("_", " "), justify="left" if text else "right", overflow="fold")
+        heading = name.removeprefix("p_") + " p" if name.startswith("p_") else name
+        table.add_column(heading, justify="left" if text else "right", no_wrap=name == "pair", overflow="fold")
     for row in rows.iter_rows(named=True):
         cells = []
         for name in names:

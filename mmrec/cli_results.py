@@ -103,7 +103,9 @@ def baselines(
 
     Args:
         data: dataset folder.
-        split: auto: the split that the interactions bring, else leave_one_out.
+        split: auto (the split that the interactions bring, else leave_one_out), leave_one_out, global_time, user_folds,
+            sessions, provided; options behind a colon, such as global_time:date=2018-05-01,targets=last,seen=kept or
+            user_folds:folds=5,fold=0 (mmrec/data/split_spec.py).
         split_quantile: global_time only.
         part: test or valid.
     """

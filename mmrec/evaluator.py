@@ -44,8 +44,8 @@ SCHEMA_VERSION = 1
 LIST_LENGTH = 10
 
 RULES = {
-    "ranking": "full: every item of the catalogue is a candidate, cold items too",
-    "seen": "filtered, except the target itself",
+    "ranking": "full: every item of the catalogue, or of it what the split says under candidates; targets always",
+    "cold": "items and users without a training event stay, as candidates, as targets and as queries",
     "ties": "rank = items that score higher + half of those that score the same",
     "aggregation": "per query, then mean over queries; recall = hits / number of targets",
     "ndcg": "binary gains, ideal over min(k, number of targets)",
@@ -87,7 +87,7 @@ def score_vectors(
         if given != wanted:
             raise DataError(f"{given:,} {what} for {wanted:,} rows; export and evaluate on one dataset and split")
     ranks = rank_targets(users, items, queries)
-    lists, _ = top_k(users, items, LIST_LENGTH, exclude=queries.history)
+    lists, _ = top_k(users, items, LIST_LENGTH, queries=queries)
     return RankResult(ranks=ranks, lists=lists)
 
 
@@ -98,7 +98,7 @@ def score_blend(
     queries, num_items = queries_of(split, part), len(item_vectors)
     scores = blend.score_block(user_vectors, item_vectors, queries.history)
     ranks = rank_targets_from_scores(scores, queries, num_items=num_items)
-    lists, _ = top_k_from_scores(scores, len(queries), LIST_LENGTH, num_items=num_items, exclude=queries.history)
+    lists, _ = top_k_from_scores(scores, len(queries), LIST_LENGTH, num_items=num_items, queries=queries)
     return RankResult(ranks=ranks, lists=lists)
 
 

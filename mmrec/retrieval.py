@@ -61,7 +61,8 @@ def rank_targets(
     Args:
         users: row q is the user of query q.
         items: vectors of the whole catalogue, on the device of ``users``.
-        filter_seen: leave the items of a query's history out of its candidates (its targets stay).
+        filter_seen: leave the items of a query's history out of its candidates (its targets stay), unless the queries
+            say that they stay.
         block: scores held at once.
 
     Returns:
@@ -149,12 +150,14 @@ def top_k(
     k: int,
     *,
     exclude: Sequences | None = None,
+    queries: Queries | None = None,
     block: int = BLOCK,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best items of each user by inner product, best first.
 
     Args:
         exclude: row q holds the items that user q is not to get, such as the history.
+        queries: what the users ask; their rules say which items they may get.
 
     Returns:
         catalogue indices, int64 (Q, k), and scores, float32 (Q, k). Where fewer than k items are left, the rest is
@@ -165,7 +168,7 @@ def top_k(
     """
     rows = block_rows(len(items), block)
     with torch.no_grad(), _full_precision(users.device):
-        return _top_k(_inner_products(users, items, rows), len(users), len(items), k, exclude, rows)
+        return _top_k(_inner_products(users, items, rows), len(users), len(items), k, exclude, queries, rows)
 
 
 def top_k_from_scores(
@@ -175,6 +178,7 @@ def top_k_from_scores(
     *,
     num_items: int,
     exclude: Sequences | None = None,
+    queries: Queries | None = None,
     block: int = BLOCK,
 ) -> tuple[np.ndarray, np.ndarray]:
     """:func:`top_k` for recommenders that have scores and no vectors; ``score_block`` as for the ranks."""
@@ -184,7 +188,7 @@ def top_k_from_scores(
         _check_finite(values, part)
         return values
 
-    return _top_k(scores, num_queries, num_items, k, exclude, block_rows(num_items, block))
+    return _top_k(scores, num_queries, num_items, k, exclude, queries, block_rows(num_items, block))
 
 
 def _top_k(
@@ -193,16 +197,21 @@ def _top_k(
     num_items: int,
     k: int,
     exclude: Sequences | None,
+    queries: Queries | None,
     rows: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     found = min(k, num_items)
     idx = np.full((num_queries, k), -1, dtype=np.int64)
     best = np.full((num_queries, k), -np.inf, dtype=np.float32)
+    if queries is not None and queries.filter_seen:
+        exclude = queries.history
     for start in range(0, num_queries, rows):
         part = slice(start, min(start + rows, num_queries))
         scores = score_block(part)
         if exclude is not None:
             scores[_events(exclude, part, scores.device)] = -torch.inf
+        if queries is not None and queries.available_from is not None:
+            _mask_unavailable(scores, queries, part, 0)
         values, places = scores.topk(found, dim=1)
         best[part, :found] = values.cpu().numpy()
         idx[part, :found] = places.masked_fill(values == -torch.inf, -1).cpu().numpy()
@@ -258,12 +267,14 @@ def _rank(
         own[here] = scores[of_query[here], targets[here]]
         if first is not None:
             _add_over_processes(own)  # all but one add zero
-        if filter_seen:
+        if filter_seen and queries.filter_seen:
             row, item = _events(queries.history, part, scores.device)
             item = item - (first or 0)
             mine = (item >= 0) & (item < scores.shape[1])
             scores[row[mine], item[mine]] = -torch.inf
-            scores[of_query[here], targets[here]] = own[here]
+        if queries.available_from is not None:
+            _mask_unavailable(scores, queries, part, first or 0)
+        scores[of_query[here], targets[here]] = own[here]
         signs = _signs(scores, of_query, own, rows)
         if first is not None:
             _add_over_processes(signs)
@@ -287,6 +298,14 @@ def _signs(scores: Tensor, of_query: Tensor, own: Tensor, rows: int) -> Tensor:
 def _add_over_processes(values: Tensor) -> None:
     if world_size() > 1:
         dist.all_reduce(values)
+
+
+def _mask_unavailable(scores: Tensor, queries: Queries, part: slice, first: int) -> None:
+    assert queries.available_from is not None
+    assert queries.times is not None, "splits make the one with the other"
+    since = torch.from_numpy(queries.available_from[first : first + scores.shape[1]]).to(scores.device)
+    now = torch.from_numpy(queries.times[part]).to(scores.device)
+    scores.masked_fill_(since[None, :] > now[:, None], -torch.inf)
 
 
 def _events(history: Sequences, part: slice, device: torch.device) -> tuple[Tensor, Tensor]:

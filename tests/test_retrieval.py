@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import chain
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from mmrec.data.sequences import Sequences, pack
 from mmrec.data.splits import Queries
 from mmrec.errors import DataError
+from mmrec.metrics.slices import num_candidates
 from mmrec.retrieval import rank_targets, rank_targets_from_scores, top_k
 
 
@@ -144,3 +146,35 @@ def test_top_k_says_where_too_few_items_are_left() -> None:
     idx, scores = top_k(torch.ones(1, 1), torch.tensor([[1.0], [2.0], [3.0]]), 4, exclude=exclude)
     assert idx.tolist() == [[2, -1, -1, -1]]
     assert scores.tolist() == [[3.0, -np.inf, -np.inf, -np.inf]]
+
+
+def test_only_what_was_there_at_the_time_of_the_query_competes() -> None:
+    generator = np.random.default_rng(4)
+    users, items, histories, targets = random_case(8, 23, 41, 3)
+    since, now = generator.integers(0, 9, 41), generator.integers(0, 9, 23)
+    plain = make_queries(histories, targets)
+    queries = dataclasses.replace(plain, times=now, available_from=since)
+    scores = users @ items.T
+    expected, competing = [], []
+    for query in range(23):
+        there = [v for v in range(41) if v in targets[query] or (since[v] <= now[query] and v not in histories[query])]
+        competing.append(len(there))
+        for target in targets[query]:
+            greater = sum(scores[query, v] > scores[query, target] for v in there)
+            equal = sum(scores[query, v] == scores[query, target] for v in there) - 1
+            expected.append(greater + equal / 2)
+    np.testing.assert_array_equal(rank_targets(torch.tensor(users), torch.tensor(items), queries, block=100), expected)
+    assert num_candidates(queries, 41).tolist() == competing
+    lists, _ = top_k(torch.tensor(users), torch.tensor(items), 41, queries=queries)
+    for query, row in enumerate(lists):
+        assert set(row[row >= 0]) == {v for v in range(41) if since[v] <= now[query] and v not in histories[query]}
+
+
+def test_queries_may_keep_what_was_seen() -> None:
+    users, items, histories, targets = random_case(8, 23, 41, 3)
+    queries = dataclasses.replace(make_queries(histories, targets), filter_seen=False)
+    ranks = rank_targets(torch.tensor(users), torch.tensor(items), queries)
+    np.testing.assert_array_equal(ranks, slow_ranks(users @ items.T, histories, targets, filter_seen=False))
+    assert num_candidates(queries, 41).tolist() == [41] * 23
+    lists, _ = top_k(torch.tensor(users), torch.tensor(items), 41, queries=queries)
+    assert (np.sort(lists, axis=1) == np.arange(41)).all()

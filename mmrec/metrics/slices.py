@@ -154,12 +154,25 @@ def restrict(
 
 
 def num_candidates(queries: Queries, num_items: int) -> np.ndarray:
-    """Items that compete in each query: all but the distinct items of its history that are no targets. (Q,)"""
+    """Items that compete in each query: by its rules, all but the distinct items of its history that are no targets,
+    and all but those that were not there yet. (Q,)"""
     rows = np.arange(len(queries))
+    if not queries.filter_seen and queries.available_from is None:
+        return np.full(len(queries), num_items)
     seen = np.repeat(rows, queries.history.lengths) * num_items + queries.history.item_idx
     asked = np.repeat(rows, np.diff(queries.target_offsets)) * num_items + queries.targets
-    filtered = np.setdiff1d(seen, asked) // num_items
-    return num_items - np.bincount(filtered, minlength=len(queries))
+    filtered = np.setdiff1d(seen, asked) if queries.filter_seen else np.zeros(0, dtype=np.int64)
+    if queries.available_from is None:
+        return num_items - np.bincount(filtered // num_items, minlength=len(queries))
+    assert queries.times is not None, "splits make the one with the other"
+    since, now = queries.available_from, queries.times
+    there = np.searchsorted(np.sort(since), now, side="right")
+    asked = np.unique(asked)
+    late = asked[since[asked % num_items] > now[asked // num_items]]  # targets stay, early as they are
+    filtered = filtered[since[filtered % num_items] <= now[filtered // num_items]]
+    changes = np.concatenate([late // num_items, filtered // num_items])
+    signs = np.concatenate([np.ones(len(late)), -np.ones(len(filtered))])
+    return there + np.bincount(changes, signs, minlength=len(queries)).astype(np.int64)
 
 
 def _buckets(values: np.ndarray, edges: Sequence[int]) -> dict[str, np.ndarray]:

@@ -35,7 +35,8 @@ class TrainConfig:
     name: str = "custom"
     """Name of the preset or recipe."""
     split: SplitName = "auto"
-    """auto: the split that the interactions bring, else leave_one_out."""
+    """auto (the split that the interactions bring, else leave_one_out), leave_one_out, global_time, user_folds,
+    sessions, provided; options behind a colon, such as global_time:targets=last (mmrec/data/split_spec.py)."""
     split_quantile: float = 0.9
     """global_time only: events after this quantile of all times are test, and again the same share is validation."""
     refit_of: Path | None = None
