@@ -6,16 +6,19 @@ Format, version 1, one folder for each network and modality, named by what decid
         values.npy     float32 or float16 (R, ...): the rows of all media of the part, one after the other
         index.npz      media: uint64 (n,), XXH3 of each medium; lengths: int64 (n,), its rows
 
-A part is written under a temporary name and renamed, so that an interrupted run goes on after the last part; a medium
-that changes has another hash, and is encoded anew; equal media are kept once. Nothing here is part of the dataset:
-the folder ``features/cache`` can be removed at any time.
+A part is written under a temporary name and renamed, so that an interrupted run goes on after the last part, and
+several runs may fill one cache; a medium that changes has another hash, and is encoded anew; equal media are kept
+once. Nothing here is part of the dataset: the folder ``features/cache`` can be removed at any time.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import time
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -26,6 +29,9 @@ from mmrec.data.dataset import Dataset
 from mmrec.errors import DataError
 
 __all__ = ["FeatureCache"]
+
+# After this time nobody is still writing a part; what a killed process left is removed.
+_LEFT_OVER_S = 86_400.0
 
 
 class FeatureCache:
@@ -43,6 +49,9 @@ class FeatureCache:
         self._where: dict[int, tuple[int, int, int]] = {}  # medium -> part, first row, rows
         self._parts: set[str] = set()
         self._media = dataset.media_hashes(modality)
+        for scratch in self.folder.glob(".part-*"):
+            if time.time() - scratch.stat().st_mtime > _LEFT_OVER_S:
+                shutil.rmtree(scratch, ignore_errors=True)
         self.refresh()
 
     def refresh(self) -> None:
@@ -55,11 +64,11 @@ class FeatureCache:
         try:
             with np.load(path / "index.npz") as index:
                 media, lengths = index["media"], index["lengths"]
-            values = np.load(path / "values.npy", mmap_mode="r")
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise DataError(f"{path} is damaged ({error}); remove {self.folder}, it is computed again") from error
-        if len(values) != lengths.sum():
-            raise DataError(f"{path} is damaged: rows are missing; remove {self.folder}, it is computed again")
+            values = _mapped(path / "values.npy")
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise DataError(f"{path} is damaged ({error}); remove it, it is computed again") from error
+        if len(media) != len(lengths) or len(values) != lengths.sum():
+            raise DataError(f"{path} is damaged (rows are missing); remove it, it is computed again")
         starts = np.cumsum(lengths) - lengths
         rows = zip(media.tolist(), starts.tolist(), lengths.tolist(), strict=True)
         self._where |= {medium: (len(self._values), start, length) for medium, start, length in rows}
@@ -85,9 +94,8 @@ class FeatureCache:
         """
         media = self._media[item_idx].astype(np.uint64)
         path = self.folder / f"part-{xxhash.xxh3_64_hexdigest(media.tobytes())}"
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # processes of other machines write here too
         try:
-            shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed, and had this number
             scratch.mkdir(parents=True)
             np.save(scratch / "values.npy", np.concatenate(values))
             np.savez(
@@ -116,3 +124,27 @@ class FeatureCache:
             values[place, : len(real)] = real
             mask[place, : len(real)] = True
         return torch.from_numpy(values), torch.from_numpy(mask)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The array of an ``.npy`` file, read where it is looked at.
+
+    ``np.load`` keeps a file descriptor for each file that it maps, of which a process has some thousand; a large
+    catalogue has more parts.
+
+    Raises: ValueError if it is damaged or cut off.
+    """
+    with path.open("rb") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{path.name} is of another version of the format")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+        size = os.fstat(file.fileno()).st_size
+    if size != start + dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
+        raise ValueError(f"{path.name} of {size:,} bytes is cut off")
+    return (
+        torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+        .numpy()[start:]
+        .view(dtype)
+        .reshape(shape)
+    )

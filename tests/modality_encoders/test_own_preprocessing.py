@@ -216,7 +216,7 @@ def test_an_extractor_that_draws_random_numbers_is_refused(folders, tiny_dataset
 
 @pytest.mark.parametrize("family", ["whisper", "wav2vec2_bert"])
 def test_silence_that_fills_up_a_short_sound_does_not_count(family, folders, tiny_dataset):
-    """Half a second of sound, with longer ones or alone, in windows of 1 and 2 s; kept below the top block too."""
+    """Half a second of sound: beside longer ones or alone, in windows of 1 or 2 s, kept below the top block or not."""
     alone = []
     for duration_s in (1.0, 2.0):
         settings = {"duration_s": duration_s, "tune": "top:1"}
