@@ -190,6 +190,8 @@ def export(
         )
     if catalog.faults:
         logger.warning("%d damaged media were masked; the vectors of their items rest on what is left", catalog.faults)
+    if empty := int((~catalog.present.any(1)).sum()):
+        logger.warning("%d items have nothing that the model encodes; they share one vector (modalities 0)", empty)
     print(f"exported: {out}  ({report.num_items:,} items x {report.dim})")
 
 

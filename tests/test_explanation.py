@@ -13,15 +13,18 @@ from mmrec import item_inputs
 from mmrec.cli import main
 from mmrec.explanation import explain, explain_items
 from mmrec.fusion import FUSIONS
+from mmrec.index import ExportIndex
 from mmrec.inference import encode_catalog
 from mmrec.training import preset
 from mmrec.training.evaluation import open_checkpoint
 from mmrec.training.trainer import train
 
+OTHERS = sorted(set(FUSIONS) - {"attention"})
 
-@pytest.fixture(scope="module", params=sorted(FUSIONS))
+
+@pytest.fixture(scope="module", params=["attention", *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)])
 def run(request, tiny_dataset_path, tmp_path_factory) -> Path:
-    config = preset("hybrid", tiny_dataset_path, fusion=request.param)
+    config = preset("content", tiny_dataset_path, fusion=request.param)
     settings = {"out": tmp_path_factory.mktemp("runs") / request.param, "rest_epochs": 1, "max_epochs": 1}
     return train(dataclasses.replace(config, **settings, learning_rate=1e-2, trackers=()))
 
@@ -84,6 +87,22 @@ def test_records_of_new_items_are_explained_too(opened):
     assert found.share[1].sum() == found.left_out[1].sum() == len(found.weights[1]) == 0
 
 
+def test_an_item_that_has_nothing_is_flagged_in_an_export(run, opened, tiny_dataset_path, tmp_path, capsys):
+    dataset, model, catalog = opened
+    export = tmp_path / "export"
+    assert main(["export", str(run), "--data", str(tiny_dataset_path), "--out", str(export)]) == 0
+    empty = ~catalog.present.any(1)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{empty.sum()} items have nothing that the model encodes; they share one vector" in said
+    table = ExportIndex.open(export).table
+    flagged = table["modalities"].to_numpy() == 0
+    ids = np.array(table["item_id"].to_pylist())
+    assert set(ids[flagged]) == set(dataset.item_ids[empty]) == {"i23"}
+    with torch.inference_mode():
+        expected = model.encode_items(model.inputs.from_records([{}]))[0]
+    np.testing.assert_allclose(np.stack(table["vector"].to_pylist())[flagged][0], expected, atol=1e-6)
+
+
 def test_the_command_prints_them(run, opened, tiny_dataset_path, capsys):
     dataset, model, catalog = opened
     assert main(["explain", str(run), "--data", str(tiny_dataset_path), "--items", "i00", "i23"]) == 0
@@ -91,5 +110,6 @@ def test_the_command_prints_them(run, opened, tiny_dataset_path, capsys):
     found = explain_items(model, catalog, np.array([dataset.item_index("i00")]))
     for share, moved, present in zip(found.share[0], found.left_out[0], found.present[0], strict=True):
         assert not present or f"{share:.2f} │ {moved:.2f}" in said
+    assert "none: the learned" in said, "i23 has nothing"
     assert f"share: {model.item_encoder.fusion.weights_are}"[:30] in said
     assert main(["explain", str(run), "--data", str(tiny_dataset_path), "--items", "i99"]) == 2

@@ -297,19 +297,84 @@ def learning(module) -> set[str]:
     return {name for name, parameter in module.tower.named_parameters() if parameter.requires_grad}
 
 
-def test_what_is_frozen_costs_nothing_in_the_backward_pass(folders, tiny_dataset):
-    _, _, module, inputs = make("text", "transformers:bert", folders, tiny_dataset)
-    assert not learning(module)
-    assert not module.features(inputs)[0].requires_grad
+def kept_for_the_backward_pass(module, inputs) -> tuple[torch.Tensor, int]:
+    """Features, and the bytes that autograd keeps of what the network computes, weights apart."""
+    weights, kept = {p.untyped_storage().data_ptr() for p in module.parameters()}, {}
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = value, storage.nbytes()  # the value, so that no other gets its place in memory
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        features, _ = module.features(inputs)
+    return features, sum(num_bytes for _, num_bytes in kept.values())
+
+
+@pytest.mark.parametrize(("modality", "encoder"), [("text", "transformers:bert"), ("image", "timm:timm_vit")])
+def test_what_is_frozen_costs_nothing_in_the_backward_pass(modality, encoder, folders, tiny_dataset):
+    kept = {}
+    for tune in ("frozen", "top:1", "lora:2", "all"):
+        _, _, module, inputs = make(modality, encoder, folders, tiny_dataset, tune=tune)
+        names = learning(module)
+        features, kept[tune] = kept_for_the_backward_pass(module, inputs)
+        assert features.requires_grad == bool(names) == (tune != "frozen")
+        assert {name for name, _ in module.tower.named_parameters() if "lora_" in name} == (
+            names if tune == "lora:2" else set()
+        )
+        if names:
+            features.square().sum().backward()
+        given = {name for name, parameter in module.tower.named_parameters() if parameter.grad is not None}
+        assert given <= names, "no gradient is computed, and no memory taken, for what is frozen"
+    assert kept["frozen"] == 0
+    # One of two blocks; a little more than half, because what stands above the blocks learns too.
+    assert 0 < kept["top:1"] < 0.7 * kept["all"]
+
+
+def test_nothing_is_computed_for_gradients_below_the_first_block_that_learns(folders, tiny_dataset):
     _, _, module, inputs = make("text", "transformers:bert", folders, tiny_dataset, tune="top:1")
     names = learning(module)
-    assert all("layer.1." in name for name in names), "the upper of two blocks, and nothing below"
     assert names
-    seen = []
-    first = next(part for name, part in module.tower.named_modules() if name.endswith("layer.0"))
-    first.register_forward_hook(lambda part, args, output: seen.append(output.requires_grad))
+    assert all("layer.1." in name for name in names), "the upper of two blocks, and nothing below"
+    with_gradient = {}
+
+    def note(name: str):
+        def hook(part, args, output) -> None:
+            with_gradient[name] = getattr(output, "requires_grad", False)
+
+        return hook
+
+    for name, part in module.tower.named_modules():
+        part.register_forward_hook(note(name))
     module.features(inputs)
-    assert seen == [False]
+    assert [with_gradient[name] for name in with_gradient if name.endswith(("layer.0", "layer.1"))] == [False, True]
+
+
+def test_the_optimizer_holds_what_learns_at_its_own_rate_and_nothing_else(tiny_dataset_path, tmp_path):
+    import dataclasses
+
+    from mmrec.training import preset
+    from mmrec.training.trainer import Trainer
+
+    image = FOUNDATION_ENCODERS["image"](encoder="timm:test_vit@random", tune="top:2", layer_decay=0.5)
+    config = preset("content", tiny_dataset_path, encoders={"image": image})
+    settings = {"out": tmp_path / "run", "rest_epochs": 0, "tower_batch_size": 8, "warmup_steps": 0, "max_steps": 1}
+    trainer = Trainer(dataclasses.replace(config, **settings, trackers=()))
+    names = {id(value): name for name, value in trainer.recommender.named_parameters()}
+    held = {names[id(p)]: group for group in trainer.optimizer.param_groups for p in group["params"]}
+    tower = "item_encoder.encoders.image.tower.network."
+    assert not [name for name in held if name.startswith((f"{tower}patch_embed", f"{tower}blocks.3."))]
+    before = {name: value.detach().clone() for name, value in trainer.recommender.named_parameters()}
+    trainer.fit()
+    rates = {name: group["lr"] / (config.learning_rate * config.tower_rate) for name, group in held.items()}
+    assert {rates[name] for name in rates if name.startswith(f"{tower}blocks.5.")} == {1.0}
+    assert {rates[name] for name in rates if name.startswith(f"{tower}blocks.4.")} == {0.5}
+    for name, value in trainer.recommender.named_parameters():
+        if name.startswith(tower):
+            assert torch.equal(value, before[name]) == (name not in held), name
+    state = trainer.optimizer.state
+    assert len(state) <= len(held), "moments of what learns alone"
 
 
 def test_adapters_start_as_nothing_and_learn_alone(folders, tiny_dataset):
