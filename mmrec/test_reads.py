@@ -30,6 +30,6 @@ def claim_test_read(checkpoint: Path) -> None:
     first = json.loads(read.read_text())["trial"]
     if first != trial:
         raise DataError(
-            f"the test part was read for {first} of the study {study} already, and a second read would make it a part to "
-            f"choose on; look at {trial} with --part valid (the study's trials.csv has all of them)"
+            f"the test part was read for {first} of the study {study} already, and a second read would make it a part "
+            f"to choose on; look at {trial} with --part valid (the study's trials.csv has all of them)"
         )
