@@ -17,7 +17,7 @@ import tyro
 
 from mmrec.cli_arguments import log_to_stderr, refuse_repeated
 from mmrec.cli_check import check, print_dataset
-from mmrec.cli_compare import compare
+from mmrec.cli_compare import compare, drift
 from mmrec.cli_results import baselines, evaluate, explain, export, recommend, report, search
 from mmrec.cli_train import refit, train_preset, tune_preset
 from mmrec.errors import ConfigError, MMRecError, unknown_name
@@ -44,6 +44,7 @@ Train recommenders on what items look, read, sound and move like.
   evaluate    a checkpoint or an export -> metrics.json, per-user ranks, report.html
   baselines   untrained and counting methods on the same split
   compare     results folders beside each other, with paired tests
+  drift       what changed between two exports, datasets, periods or evaluations
   export      a checkpoint -> item embeddings (Parquet, manifest, index)
   explain     which modality made an item's vector
   search      items nearest to an item, a text or a media file
@@ -128,6 +129,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": _command(evaluate),
     "baselines": _command(baselines),
     "compare": _command(compare),
+    "drift": _command(drift),
     "export": _command(export),
     "explain": _command(explain),
     "search": _command(search),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import polars as pl
     from rich.table import Table
 
-__all__ = ["compare"]
+__all__ = ["compare", "drift"]
 
 Positional = tyro.conf.Positional
 
@@ -51,6 +51,42 @@ def compare(
     if csv is not None:
         found.pairs.write_csv(csv, float_precision=6)
         print(f"written: {csv}")
+
+
+def drift(old: Positional[Path], new: Positional[Path], cut: str | None = None) -> None:
+    """What changed between two exports, two versions of a dataset, two periods of one, or two evaluations.
+
+    Exports: how far vectors moved, which neighbours stayed, coverage of modalities. Datasets: items, popularity,
+    coverage of modalities. Results: metrics.
+
+    Args:
+        old: folder of the older one.
+        new: folder of the newer one, of the same kind.
+        cut: datasets alone: a day such as 2018-05-01; of OLD events before it count, of NEW those from it on.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmrec.drift import drift as changes
+
+    found = changes(old, new, cut=cut)
+    table = Table(title=f"{old} -> {new}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("", "old", "new", "change", "meaning"):
+        table.add_column(name, justify="left" if name in ("", "meaning") else "right")
+    for one in found:
+        if one.old is None or one.new is None:
+            table.add_row(one.what, "", "", _number(one.both), one.meaning)
+        else:
+            relative = f"{one.new / one.old - 1:+.1%}" if one.old else ""
+            table.add_row(one.what, _number(one.old), _number(one.new), relative, one.meaning)
+    Console().print(table)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value == int(value) and abs(value) > 1 else f"{value:.4f}"
 
 
 def _table(title: str, rows: pl.DataFrame) -> Table:

@@ -40,7 +40,7 @@ def evaluate(
 ) -> None:
     """Rank the whole catalogue for every held-out event; write metrics.json, ranks.parquet and report.html.
 
-    The split is the one that the model was trained with.
+    The split is the one that the model was trained with. Of a study of `mmrec tune` one trial may read the test part.
 
     Args:
         checkpoint: run folder (its best checkpoint) or checkpoint folder.
@@ -61,6 +61,7 @@ def evaluate(
     from mmrec.evaluator import make_record, run_baselines, score_blend, score_vectors, write_record
     from mmrec.metrics.slices import item_groups
     from mmrec.report import summary_table, verdict
+    from mmrec.test_reads import claim_test_read
     from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
 
     if (checkpoint is None) == (embeddings is None):
@@ -71,6 +72,8 @@ def evaluate(
         given = vectors_of_export(embeddings, data, part)
     else:
         assert checkpoint is not None
+        if part == "test":
+            claim_test_read(checkpoint)
         given = vectors_of_checkpoint(checkpoint, data, part)
     if blend:
         blended = given.blend() if embeddings is None else Blend.load(embeddings / "model")

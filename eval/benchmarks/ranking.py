@@ -1,0 +1,87 @@
+"""Exact full ranking against the bare matrix product that it cannot do without.
+
+    python -m eval.benchmarks.ranking                      # Amazon Beauty's shape: 22,363 users x 12,101 items x d 64
+    python -m eval.benchmarks.ranking --users 200000 --items 200000 --seen 10 --repeats 1
+
+Both in one process, in turn, each best of --repeats: the blocked product of all users and items, its scores thrown
+away, and `rank_targets`: the same product, the histories filtered, the ranks counted with half-ties. Time of the
+processor (all threads) stands beside that of the clock, for the machine may be shared. Peak memory is that of the
+process.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import tyro
+
+from mmrec.data.sequences import Sequences
+from mmrec.data.splits import Queries
+from mmrec.retrieval import block_rows, rank_targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """One target a user, some events seen."""
+
+    users: int = 22_363
+    items: int = 12_101
+    dim: int = 64
+    seen: int = 8
+    """Events of each history."""
+    repeats: int = 3
+    threads: int = 2
+
+
+def bare_product(users: torch.Tensor, items: torch.Tensor) -> None:
+    """All scores, a block of the size that ranking uses at a time."""
+    rows = block_rows(len(items))
+    scores = torch.empty(rows, len(items))
+    for start in range(0, len(users), rows):
+        block = users[start : start + rows]
+        torch.mm(block, items.T, out=scores[: len(block)])
+
+
+def timed(work: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Least seconds of the clock, and of the processor."""
+    clock, processor = [], []
+    for _ in range(repeats):
+        start, used = time.perf_counter(), time.process_time()
+        work()
+        clock.append(time.perf_counter() - start)
+        processor.append(time.process_time() - used)
+    return min(clock), min(processor)
+
+
+def main(config: Ranking) -> None:
+    """Print both times, their ratio and the peak memory."""
+    torch.set_num_threads(config.threads)
+    generator = np.random.default_rng(0)
+    users = torch.from_numpy(generator.standard_normal((config.users, config.dim), dtype=np.float32))
+    items = torch.from_numpy(generator.standard_normal((config.items, config.dim), dtype=np.float32))
+    events = generator.integers(0, config.items, config.users * config.seen, dtype=np.int32)
+    history = Sequences(
+        user_ids=np.arange(config.users), offsets=np.arange(config.users + 1) * config.seen, item_idx=events,
+        timestamps=None, split=None, order="position",
+    )  # fmt: skip
+    targets = generator.integers(0, config.items, config.users, dtype=np.int32)
+    queries = Queries(
+        user=np.arange(config.users), history=history, target_offsets=np.arange(config.users + 1), targets=targets
+    )
+    product = timed(lambda: bare_product(users, items), config.repeats)
+    ranking = timed(lambda: rank_targets(users, items, queries), config.repeats)
+    shape = f"{config.users:,} users x {config.items:,} items x d {config.dim}, {config.threads} threads"
+    print(shape)
+    for name, (clock, processor) in (("bare blocked product", product), ("rank_targets", ranking)):
+        print(f"{name:22} {clock:9.2f} s  {processor:9.2f} s of the processor")
+    print(f"{'ratio':22} {ranking[0] / product[0]:9.2f}    {ranking[1] / product[1]:9.2f}")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Ranking, description=__doc__))
