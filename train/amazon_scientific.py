@@ -7,8 +7,8 @@
     python -m train.amazon_scientific features --seed 0 --out runs/amazon_scientific-0
     mmrec evaluate runs/amazon_scientific-0 --data data/amazon_scientific --out results/amazon_scientific-0
 
-Measured 2026-11-26 on one thread of a 2-core CPU, 33 to 41 s a run; seeds 0, 1, 2; the model is chosen on the validation
-item; test, 95 % intervals .014 (HR) and .010 (NDCG) to each side:
+Measured 2026-11-26 on one thread of a 2-core CPU, 33 to 41 s a run; seeds 0, 1, 2; the model is chosen on the
+validation item; test, 95 % intervals .014 (HR) and .010 (NDCG) to each side:
 
 | method | HR@10 | NDCG@10 |
 |---|---|---|
