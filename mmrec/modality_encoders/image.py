@@ -70,9 +70,9 @@ def resize(frames: np.ndarray, size_px: int) -> np.ndarray:
     return interpolate(frames, size_px, size_px, "bilinear").contiguous().numpy()
 
 
-def interpolate(frames: np.ndarray, height: int, width: int, mode: str) -> Tensor:
-    """Antialiased resize of uint8 frames (F, H, W, 3) to (F, 3, height, width), by "bilinear" or "bicubic"."""
+def interpolate(frames: np.ndarray, height: int, width: int, mode: str, *, antialias: bool = True) -> Tensor:
+    """Resize of uint8 frames (F, H, W, 3) to (F, 3, height, width), by "bilinear" or "bicubic"."""
     pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
     # The stride of a single frame says nothing of its layout; told that channels come last, the kernel copies less.
     pixels = pixels.as_strided(pixels.shape, (pixels[0].numel(), *pixels.stride()[1:]))
-    return F.interpolate(pixels, (height, width), mode=mode, antialias=True)
+    return F.interpolate(pixels, (height, width), mode=mode, antialias=antialias)

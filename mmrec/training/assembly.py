@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
@@ -24,7 +26,14 @@ from mmrec.item_inputs import CatalogInputs
 from mmrec.keyed_random import Purpose, random_generator
 from mmrec.modality_encoders.item_id import ItemIdPreprocessing
 from mmrec.model import load_weights, weights_of
-from mmrec.training.checkpoint import RunState, check_dataset, load_run_state, load_tensors, newest_whole
+from mmrec.training.checkpoint import (
+    RunState,
+    binding_settings,
+    check_dataset,
+    load_run_state,
+    load_tensors,
+    newest_whole,
+)
 from mmrec.training.compilation import compile_networks
 from mmrec.training.config import TrainConfig
 from mmrec.training.memory import refuse_too_little_memory
@@ -76,6 +85,9 @@ class Assembly:
 
     def _build(self) -> None:
         config = self.config
+        if self.resumed is not None:  # before encoders of other settings read what is stored of these
+            check_dataset(self.resumed, self.dataset)
+            self.state = load_run_state(self.resumed, config)
         preprocessings = self._preprocessings()
         torch.manual_seed(config.seed)  # after fitting, which only the first rank does, and only once
         model = self.recommender = config.model.build(preprocessings).to(self.device)
@@ -126,15 +138,22 @@ class Assembly:
         return self.accelerator.prepare_model(self.recommender)
 
     def _preprocessings(self) -> dict[str, Any]:
-        """Fitted once by the first rank, read by all: a tokenizer trained twice need not come out the same."""
+        """Those of the checkpoint; else fitted once by the first rank, read by all: a tokenizer trained twice need not
+        come out the same. A run that ended before its first checkpoint may begin again with other settings.
+        """
         encoder = self.config.model.item_encoder
+        if self.resumed is not None:
+            return load_preprocessings(encoder, self.resumed / "preprocessing")
         folder = self.run / "preprocessing"
-        if rank() == 0 and not (folder / "complete").exists():
-            folder.mkdir(parents=True, exist_ok=True)
+        complete = folder / "complete"
+        given = json.dumps({"dataset": self.dataset.fingerprint, **binding_settings(self.config)}, sort_keys=True)
+        if rank() == 0 and not (complete.exists() and complete.read_text() == given):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
             ready = source_preprocessings(self.config.start_from, self.config) if self.config.start_from else {}
             own = replace(encoder, encoders={name: e for name, e in encoder.encoders.items() if name not in ready})
             save_preprocessings(ready | fit_preprocessings(own, self.dataset, self.split.train_items), folder)
-            (folder / "complete").touch()
+            complete.write_text(given)
         self.accelerator.wait_for_everyone()
         return load_preprocessings(encoder, folder)
 
@@ -147,8 +166,6 @@ class Assembly:
     def _load_weights(self) -> None:
         folder = self.resumed
         assert folder is not None
-        check_dataset(folder, self.dataset)
-        self.state = load_run_state(folder, self.config)
         if self.config.average_decay:  # the checkpoint's own weights are the average
             self.recommender.load_state_dict(load_tensors(folder, "weights.pt"))
         else:

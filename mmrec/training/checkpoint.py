@@ -28,6 +28,7 @@ from mmrec.training.run_mirror import fetch_run, is_url
 __all__ = [
     "FILES",
     "RunState",
+    "binding_settings",
     "check_dataset",
     "dataset_record",
     "file_hash",
@@ -157,17 +158,22 @@ def load_run_state(folder: Path, config: TrainConfig) -> RunState:
 
     Raises: CheckpointError if the checkpoint was trained with other settings than ``config``.
     """
-    stored = json.loads((folder / "config.json").read_text())
-    given = json.loads(json.dumps(to_dict(config)))
-    for settings in (stored, given):
-        for key in _FREE:
-            settings.pop(key, None)
-    for where, before, now in _differences(stored, given):
+    stored = _binding(json.loads((folder / "config.json").read_text()))
+    for where, before, now in _differences(stored, binding_settings(config)):
         raise CheckpointError(
             f"{folder.parent} was trained with another setting of `{where}` ({_short(before)} there, {_short(now)} "
             "now); use the same settings or another --out"
         )
     return RunState(**json.loads((folder / "training_state" / "state.json").read_text()))
+
+
+def binding_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings, as JSON values, that may not change when a run goes on."""
+    return _binding(json.loads(json.dumps(to_dict(config))))
+
+
+def _binding(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in _FREE}
 
 
 def load_tensors(folder: Path, name: str, device: torch.device | str = "cpu") -> Any:

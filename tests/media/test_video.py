@@ -13,8 +13,16 @@ from mmrec.errors import MediaError
 from mmrec.media.video import decode_video, probe_video
 
 
-def encode(num_frames: int, *, gop: int = 12, fps: int = 8, size_px: int = 32, container: str = "mp4") -> bytes:
-    """Frame n is grey of brightness 4 * n: a decoded frame tells its number."""
+def encode(
+    num_frames: int,
+    *,
+    gop: int = 12,
+    fps: int = 8,
+    size_px: int = 32,
+    container: str = "mp4",
+    moments: list[int] | None = None,
+) -> bytes:
+    """Frame n is grey of brightness 4 * n: a decoded frame tells its number. It is shown at ``moments[n] / fps``."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as out:
         stream = out.add_stream("libx264", rate=fps, options={"g": str(gop), "crf": "1", "threads": "1"})
@@ -23,7 +31,9 @@ def encode(num_frames: int, *, gop: int = 12, fps: int = 8, size_px: int = 32, c
         out.start_encoding()
         for n in range(num_frames):
             pixels = np.full((size_px, size_px, 3), 4 * n, dtype=np.uint8)
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = None if moments is None else moments[n]
+            out.mux(stream.encode(frame))
         out.mux(stream.encode())
     return buffer.getvalue()
 
@@ -38,6 +48,14 @@ def test_frames_are_evenly_spaced_whatever_the_keyframes(gop):
     # The middles of four equal parts of 0 to 47 are 5.875, 17.625, 29.375, 41.125.
     assert numbers(frames) == [6, 18, 29, 41]
     np.testing.assert_allclose(times, np.array([6, 18, 29, 41]) / 8)
+
+
+def test_frames_are_evenly_spaced_in_time_where_the_frame_rate_varies():
+    moments = [*range(10), 20, 40, 60, 79]
+    frames, times = decode_video(encode(14, moments=moments), 4)
+    # The middles of four equal parts of 0 to 79 are 9.875, 29.625, 49.375, 69.125.
+    assert numbers(frames) == [9, 10, 11, 12]
+    np.testing.assert_allclose(times, np.array([9, 20, 40, 60]) / 8)
 
 
 def test_a_short_clip_gives_each_frame_once():

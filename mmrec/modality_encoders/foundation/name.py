@@ -6,7 +6,7 @@
 - ``open_clip:ViT-B-16-SigLIP2/webli``, model and tag of its weights;
 - ``transformers:answerdotai/ModernBERT-base``, as the hub knows it; with ``@random`` also a bare model type
   (``transformers:videomae@random``), in its default size;
-- ``torchvision:mvit_v2_s``, video networks;
+- ``torchvision:mvit_v2_s``, video networks; ``torchvision:/folder`` with the weights that torchvision downloads;
 - ``timm:/folder``, ``open_clip:/folder``, ``transformers:/folder``: configuration, weights and preprocessing on disk;
   ``path:/folder`` finds out which of the three it is.
 """

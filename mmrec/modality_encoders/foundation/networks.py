@@ -9,6 +9,7 @@ import contextlib
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -106,7 +107,7 @@ def loading(name: EncoderName, what: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise ConfigError(f"the {what} of {name} needs a package that is not installed: {first_line(error)}") from error
-    except (*NETWORK_ERRORS, SafetensorError) as error:
+    except (*NETWORK_ERRORS, SafetensorError, UnpicklingError) as error:
         if "trust_remote_code" in str(error):
             raise ConfigError(
                 f"{name} is made of code that lies beside its weights, which mmrec does not run; take an encoder of a "

@@ -31,7 +31,7 @@ class Pixels(ABC):
     """What is done to pictures before the network.
 
     Attributes:
-        interpolation: of the resize: bilinear, bicubic or lanczos, antialiased.
+        interpolation: of the resize: bilinear, bicubic or lanczos.
         mean, std: of each channel, on a scale of 0 to 1; subtracted and divided by on the network's device.
     """
 
@@ -82,28 +82,33 @@ class PixelTransform(Pixels):
 
     Attributes:
         height, width: of the result, in pixels.
-        resize_px: side of the shorter edge after the resize, from which the centre is cut out; None resizes to
-            height x width at once, whatever the proportions.
+        resize_px: side of the shorter edge after the resize, or height and width, whatever the proportions, from which
+            the centre is cut out; None resizes to height x width at once.
+        antialias: whether the resize averages over what it makes smaller.
         crop: where the centre lies that is half a pixel off: "round" as torchvision does it, "floor" as transformers.
     """
 
     height: int
     width: int
-    resize_px: int | None
+    resize_px: int | tuple[int, int] | None
+    antialias: bool = True
     crop: Literal["round", "floor"] = "round"
 
     @property
     def side_px(self) -> int:
-        return self.resize_px or max(self.height, self.width)
+        sides = (self.resize_px or 0,) if not isinstance(self.resize_px, tuple) else self.resize_px
+        return max(sides) or max(self.height, self.width)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Sizes are rounded as torchvision rounds them."""
         height, width = self.height, self.width
-        if self.resize_px is not None:
+        if isinstance(self.resize_px, tuple):
+            height, width = self.resize_px
+        elif self.resize_px is not None:
             frames = _without_ends(frames)
             short = min(frames.shape[1:3])
             height, width = (side * self.resize_px // short for side in frames.shape[1:3])
-        resized = _resize(frames, height, width, self.interpolation)
+        resized = _resize(frames, height, width, self.interpolation, self.antialias)
         pad_y, pad_x = max(self.height - height, 0), max(self.width - width, 0)
         if pad_y or pad_x:  # the crop is larger than the resized picture
             resized = np.pad(resized, ((0, 0), (0, 0), _halves(pad_y), _halves(pad_x)))
@@ -205,11 +210,11 @@ def _halves(number: int) -> tuple[int, int]:
     return number // 2, number - number // 2
 
 
-def _resize(frames: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+def _resize(frames: np.ndarray, height: int, width: int, interpolation: str, antialias: bool = True) -> np.ndarray:
     if interpolation == "lanczos":  # which only Pillow has
         from PIL import Image
 
         size = (width, height)
         resized = [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)) for frame in frames]
         return np.stack(resized).transpose(0, 3, 1, 2)
-    return interpolate(frames, height, width, interpolation).numpy()
+    return interpolate(frames, height, width, interpolation, antialias=antialias).numpy()
