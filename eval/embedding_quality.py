@@ -2,10 +2,10 @@
 
     python -m eval.embedding_quality demo/run-content --data demo/dataset --out results/demo-quality
 
-For the whole item and for each modality alone (the model is shown nothing else): effective rank (directions in use),
-uniformity (the lower, the more evenly spread), and, for each pair of modalities over the items that have both,
-alignment (mean squared distance) and cross-modal retrieval: find an item's vector by the one modality among those by
-the other. New items, which training has not seen, are told apart. Written to --out: spread.csv, pairs.csv.
+For the whole item and for each modality alone (the model is shown nothing else): effective rank (directions in which
+vectors differ), uniformity (the lower, the more evenly spread), and, for each pair of modalities over the items that
+have both, alignment (mean squared distance) and cross-modal retrieval: find an item's vector by the one modality among
+those by the other. New items, which training has not seen, are told apart. Written to --out: spread.csv, pairs.csv.
 """
 
 from __future__ import annotations

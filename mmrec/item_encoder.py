@@ -49,7 +49,7 @@ class ItemEncoderConfig:
     """How tokens become one vector."""
     chunk_items: int = 0
     """Media of a modality that are encoded at once in training; their activations are computed again in the backward
-    pass, so that memory does not grow with the items of a step. 0: all at once, a third less time."""
+    pass, so that memory grows with the inputs and tokens of a step's items alone. 0: all at once, a third less time."""
 
     def build(
         self,
