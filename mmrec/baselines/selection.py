@@ -192,5 +192,5 @@ def _content(dataset: Dataset) -> Any:
         return centred_features(values, [dataset.present(name) for name in sets])
     if "text" not in dataset.modalities:
         return None
-    there = dataset.present("text")
-    return tf_idf([str(dataset.read("text", idx)) if there[idx] else None for idx in range(dataset.num_items)])
+    texts = dict(dataset.texts(range(dataset.num_items)))
+    return tf_idf([texts.get(idx) for idx in range(dataset.num_items)])
