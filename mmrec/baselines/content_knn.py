@@ -45,8 +45,8 @@ def content_vectors(dataset: Dataset) -> np.ndarray | SparseMatrix | None:
         return centred_features(values, [dataset.present(name) for name in sets])
     if "text" not in dataset.modalities:
         return None
-    there = dataset.present("text")
-    return tf_idf([str(dataset.read("text", idx)) if there[idx] else None for idx in range(dataset.num_items)])
+    texts = dict(dataset.texts(range(dataset.num_items)))  # without damaged ones
+    return tf_idf([texts.get(idx) for idx in range(dataset.num_items)])
 
 
 def centred_features(features: Sequence[np.ndarray], present: Sequence[np.ndarray]) -> np.ndarray:

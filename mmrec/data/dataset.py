@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -199,6 +200,17 @@ class Dataset:
         if not finite_rows(vector[None])[0]:
             raise MediaError("the vector is damaged: its length is no finite number")
         return vector
+
+    def texts(self, items: Iterable[int]) -> Iterator[tuple[int, str]]:
+        """Item and text, of the items whose text is there and not damaged: for what learns from many texts at once.
+
+        Who reads them one by one for training, and counts the damaged ones, is ``CatalogInputs``.
+        """
+        there = self.present("text")
+        for item in items:
+            if there[item]:
+                with contextlib.suppress(MediaError):
+                    yield int(item), str(self.read("text", item))
 
     def location(self, modality: str, item_idx: int) -> Location | None:
         """Where the item's medium or text lies; None if it has none."""

@@ -5,6 +5,8 @@ blocks that are read are fetched. Everything is kept in one folder on this machi
 
     datasets/<fingerprint>/...    copies of everything but media; caches of frozen encoders lie here too
     blocks/<sha256>/<number>      4 MiB each of the shards; $MMREC_CACHE_GB (50) gigabytes at most
+    builds/<hash of URL>.build    datasets on their way to a URL, until everything has arrived there (build.py)
+    check-<random>                what `mmrec check` reads of a URL, of the shards one at a time
 """
 
 from __future__ import annotations

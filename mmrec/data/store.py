@@ -34,9 +34,9 @@ Answer = TypeVar("Answer")
 def url_of(path: Path | str) -> str | None:
     """The URL that was given, also as a Path, which makes one slash of two; None for a folder."""
     found = re.match(r"([a-z][a-z0-9+.-]+):(//?)(?=.)", str(path))
-    if found is None:
+    rest = "" if found is None else str(path)[found.end() :].rstrip("/")
+    if found is None or not rest:
         return None
-    rest = str(path)[found.end() :].rstrip("/")
     if found[1] in ("file", "local") and found[2] == "/":
         rest = f"/{rest}"  # of these the third slash is the root of the disk
     return f"{found[1]}://{rest}"

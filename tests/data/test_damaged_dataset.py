@@ -294,3 +294,20 @@ def test_a_batch_keeps_its_size_where_media_are_damaged(copy):
     assert len(batch.item_idx) == len(batch.present) == 24
     assert int(batch.present.sum()) == 23 - 3 == int(catalog.present.sum())
     assert catalog.faults == 3
+
+
+def test_what_learns_from_all_texts_learns_from_those_that_can_be_read(copy):
+    """Three damaged texts are left out, and the baseline on content has no word of them."""
+    from mmrec.baselines.selection import _content
+
+    broken_text(copy, 3)
+    dataset = Dataset.open(copy)
+    lost = np.flatnonzero(dataset.present("text"))[:3].tolist()
+    texts = dict(dataset.texts(range(24)))
+    assert sorted({*texts, *lost}) == np.flatnonzero(dataset.present("text")).tolist()
+    assert not {*texts} & {*lost}
+    manifest = json.loads((copy / "manifest.json").read_text()) | {"features": []}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    vectors = np.asarray(_content(Dataset.open(copy)).todense())
+    assert not vectors[[*lost, dataset.item_index("i23")]].any()
+    assert vectors[sorted(texts)].any()

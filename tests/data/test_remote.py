@@ -66,6 +66,26 @@ def assert_equal(dataset: Dataset, local: Dataset) -> None:
     assert list(stream_items(dataset)) == list(stream_items(local))
 
 
+@pytest.mark.parametrize(
+    ("given", "url"),
+    {
+        "s3://bucket/a/b": "s3://bucket/a/b",
+        "s3://bucket/a/": "s3://bucket/a",
+        "memory://bucket": "memory://bucket",
+        "https://host/a": "https://host/a",
+        "file:///tmp/a": "file:///tmp/a",
+        "data/shop": None,
+        "/data/shop": None,
+        "c:/data": None,
+        "shop:2": None,
+        "s3://": None,
+    }.items(),
+)
+def test_urls_are_told_from_folders_and_survive_a_path(given, url):
+    assert store.url_of(given) == url
+    assert store.url_of(Path(given)) == url
+
+
 def test_a_url_that_went_through_a_path_is_still_one(url, tiny_dataset):
     assert_equal(Dataset.open(Path(url)), tiny_dataset)
     assert verify_dataset(Path(url)) == []
