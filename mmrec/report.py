@@ -16,7 +16,7 @@ __all__ = ["baselines_table", "render_report", "summary_rows", "summary_table", 
 _GROUPS = {
     "history_length": "events in the history",
     "popularity": "training events of the target",
-    "popularity_decile": "popularity of the target (tenths of all training events)",
+    "popularity_decile": "popularity of the target, in tenths",
     "modalities": "what the target has",
     "time": "when it was asked",
     "category": "category of the target",

@@ -54,7 +54,7 @@ def slice_chart(slices: dict[str, Any], label: str) -> str:
         axes.hlines(places, bounds[:, 0], bounds[:, 1], color=_INTERVAL, linewidth=1.8)
         axes.plot(values, places, "o", color=_OURS, markersize=5)
         axes.set_yticks(places, [f"{name} ({count})" for name, count in zip(names, counts, strict=True)])
-        axes.set_xlabel(f"NDCG@10 by {label} (targets)", color=_TEXT)
+        axes.set_xlabel("NDCG@10 (behind each name: targets)", color=_TEXT)
         axes.set_xlim(left=0)
     else:
         figure = Figure(figsize=(6.2, 2.6), layout="constrained")
