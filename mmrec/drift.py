@@ -108,7 +108,7 @@ def popularity_shift(old: np.ndarray, new: np.ndarray) -> dict[str, float]:
     tops = [np.argsort(-counts, kind="stable")[:most] for counts in (old, new)]
     return {
         "divergence": float((_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2),
-        "top_kept": len(np.intersect1d(*tops)) / most,
+        "top_kept": len(np.intersect1d(tops[0], tops[1])) / most,
         "unseen": float(new[old == 0].sum() / new.sum()),
     }
 

@@ -14,12 +14,15 @@ Measured 2026-11-23 on a 2-core CPU shared with other work, one thread, 816, 881
 | `id_only`, mean (spread: greatest - least) | **.0958** (.0047) | **.0574** (.0020) |
 | `id_only --blend`, seeds 0, 1, 2 | .1002 .1013 .0992 | .0616 .0621 .0609 |
 | `id_only --blend`, mean (spread) | **.1002** (.0021) | **.0615** (.0012) |
-| rules + kNN | .0824 | .0520 |
-| sequential rules | .0805 | .0517 |
+| best mixture: .7 sequential rules, .3 item kNN | .0843 | .0536 |
+| sequential rules (by confidence; window 3, shrink 50, decay .5) | .0830 | .0525 |
+| transitions (the same by cosine) | .0805 | .0517 |
 | item kNN | .0720 | .0420 |
 | popularity | .0120 | .0056 |
 | published: eSASRec | .0928 | .0523 |
 | published: SASRec with sampled softmax | .0921 | .0531 |
+
+Baselines: `mmrec baselines`, chosen on validation, 2026-11-26; 13 s of the processor without EASE and ALS.
 
 The published rows are of the same protocol: their configuration masks every user's validation item in training
 (`get_val_mask_func_all` in `configs/paper/loo/s3_vanilla.yaml` of the eSASRec benchmark; d 256, one block).
