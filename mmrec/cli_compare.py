@@ -1,4 +1,4 @@
-"""The commands that set things beside each other: compare runs, tell the drift between two exports."""
+"""The commands on what is written already: a report anew, runs beside each other, the drift between two folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import polars as pl
     from rich.table import Table
 
-__all__ = ["compare", "drift"]
+__all__ = ["compare", "drift", "report"]
 
 Positional = tyro.conf.Positional
 
@@ -51,6 +51,25 @@ def compare(
     if csv is not None:
         found.pairs.write_csv(csv, float_precision=6)
         print(f"written: {csv}")
+
+
+def report(results: Positional[Path]) -> None:
+    """Write report.html anew from the metrics.json, and the examples.json, of a results folder.
+
+    Args:
+        results: folder made by `mmrec evaluate`.
+    """
+    import json
+
+    from mmrec.errors import DataError
+    from mmrec.report import render_report
+
+    path, examples = results / "metrics.json", results / "examples.json"
+    if not path.is_file():
+        raise DataError(f"{results} holds no metrics.json; give a folder made by `mmrec evaluate`")
+    shown = json.loads(examples.read_text()) if examples.is_file() else None
+    (results / "report.html").write_text(render_report(json.loads(path.read_text()), shown), encoding="utf-8")
+    print(f"report: {results / 'report.html'}")
 
 
 def drift(old: Positional[Path], new: Positional[Path], cut: str | None = None) -> None:

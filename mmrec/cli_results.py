@@ -1,10 +1,12 @@
-"""The commands that come after training: evaluate, baselines, report, export, explain, search, recommend."""
+"""The commands that come after training: evaluate, baselines, export, explain, search, recommend."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import logging
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +20,7 @@ from mmrec.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from mmrec.index import Hit
 
-__all__ = ["baselines", "evaluate", "explain", "export", "recommend", "report", "search"]
+__all__ = ["baselines", "evaluate", "explain", "export", "recommend", "search"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +60,10 @@ def evaluate(
     from rich.console import Console
 
     from mmrec.blend import Blend
-    from mmrec.evaluator import make_record, run_baselines, score_blend, score_vectors, write_record
+    from mmrec.evaluator import make_record, queries_of, run_baselines, score_blend, score_vectors, write_record
     from mmrec.metrics.slices import item_groups
     from mmrec.report import summary_table, verdict
+    from mmrec.report_examples import curves_of, make_examples
     from mmrec.test_reads import claim_test_read
     from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
 
@@ -91,7 +94,13 @@ def evaluate(
         given.dataset, given.split, part, result, baselines=others, cost=given.cost, model=given.model,
         query_time=given.query_time, **groups,
     )  # fmt: skip
-    write_record(out, record, given.dataset, given.split, part, result, overwrite=overwrite)
+    record["reproduce"] = shlex.join(["mmrec", *sys.argv[1:]])
+    assert result.lists is not None, "vectors give lists"
+    examples = make_examples(
+        given.dataset, given.split, queries_of(given.split, part), result.ranks, result.lists, given.items
+    )
+    examples["curves"] = curves_of(checkpoint)
+    write_record(out, record, given.dataset, given.split, part, result, overwrite=overwrite, examples=examples)
     print(verdict(record))
     Console().print(summary_table(record))
     print(f"report: {out / 'report.html'}")
@@ -125,23 +134,6 @@ def baselines(
     for name, reason in left_out(dataset, chosen).items():
         print(f"left out: {name}: {reason}")
     Console().print(baselines_table(run_baselines(dataset, chosen, part)))
-
-
-def report(results: Positional[Path]) -> None:
-    """Write report.html anew from the metrics.json of a results folder.
-
-    Args:
-        results: folder made by `mmrec evaluate`.
-    """
-    import json
-
-    from mmrec.report import render_report
-
-    path = results / "metrics.json"
-    if not path.is_file():
-        raise DataError(f"{results} holds no metrics.json; give a folder made by `mmrec evaluate`")
-    (results / "report.html").write_text(render_report(json.loads(path.read_text())), encoding="utf-8")
-    print(f"report: {results / 'report.html'}")
 
 
 def export(

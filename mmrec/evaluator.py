@@ -210,8 +210,12 @@ def write_record(
     result: RankResult,
     *,
     overwrite: bool = False,
+    examples: dict[str, Any] | None = None,
 ) -> Path:
     """Write metrics.json, ranks.parquet and report.html into a new folder, complete or not at all.
+
+    Args:
+        examples: what the report shows of single items and users; kept as examples.json.
 
     Raises:
         DataError: if ``out`` exists and ``overwrite`` is not set.
@@ -224,7 +228,9 @@ def write_record(
     try:
         (temporary / "metrics.json").write_text(json.dumps(record, indent=2) + "\n")
         _rank_table(dataset, split, queries_of(split, part), result.ranks).write_parquet(temporary / "ranks.parquet")
-        (temporary / "report.html").write_text(render_report(record), encoding="utf-8")
+        if examples is not None:
+            (temporary / "examples.json").write_text(json.dumps(examples) + "\n")
+        (temporary / "report.html").write_text(render_report(record, examples), encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
         os.rename(temporary, out)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from importlib import resources
 from typing import TYPE_CHECKING, Any
+
+from mmrec.report_charts import bars, learning_curves, slice_chart
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = ["baselines_table", "render_report", "summary_rows", "summary_table", "verdict"]
 
-# Blues and greys that are readable on white and on black alike.
-_OURS, _THEIRS, _TEXT, _INTERVAL = "#2f81f7", "#a9b4bf", "#7d8590", "#c2571a"
+# Groups of slices and what their values are.
+_GROUPS = {
+    "history_length": "events in the history",
+    "popularity": "training events of the target",
+    "popularity_decile": "popularity of the target, in tenths",
+    "modalities": "what the target has",
+    "time": "when it was asked",
+    "category": "category of the target",
+}
 
 
 def summary_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -92,21 +100,32 @@ def _cell(measured: dict[str, Any] | None) -> str:
     return f"{measured['value']:.4f} ±{f'{half:.3f}'.removeprefix('0')}"
 
 
-def render_report(record: dict[str, Any]) -> str:
-    """The record as one HTML page without scripts and without anything to load."""
+def render_report(record: dict[str, Any], examples: dict[str, Any] | None = None) -> str:
+    """The record as one HTML page without scripts and without anything to load.
+
+    Args:
+        examples: from :func:`mmrec.report_examples.make_examples`, and "curves", lines of the run's metrics.jsonl.
+    """
     import jinja2
 
     template = (resources.files("mmrec") / "report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     rows = summary_rows(record)
     slices = record["slices"]
+    examples = examples or {}
+    grouped = {name: values for name, values in slices.items() if "metrics" not in values and values}
     return environment.from_string(template).render(
         record=record,
         rows=rows,
         single={name: values for name, values in slices.items() if "metrics" in values},
-        grouped={name: values for name, values in slices.items() if "metrics" not in values},
-        overall_chart=_bars(rows, "overall"),
-        cold_chart=_bars(rows, "cold") if rows[0]["hr@10"]["cold"] else "",
+        grouped=grouped,
+        group_labels=_GROUPS,
+        slice_charts={name: slice_chart(values, _GROUPS[name]) for name, values in grouped.items() if len(values) > 1},
+        overall_chart=bars(rows, "overall"),
+        cold_chart=bars(rows, "cold") if rows[0]["hr@10"]["cold"] else "",
+        curves=learning_curves(examples.get("curves", [])),
+        examples=examples,
+        words=protocol_words(record["protocol"]),
         cutoffs=[1, 5, 10, 20, 50],
         verdict=verdict(record),
         settings={
@@ -115,6 +134,36 @@ def render_report(record: dict[str, Any]) -> str:
             if measured.get("settings")
         },
     )
+
+
+def protocol_words(protocol: dict[str, Any]) -> list[str]:
+    """The protocol in sentences."""
+    split = protocol["split"]
+    names = {
+        "leave_one_out": "Of each user with three or more events the last one is asked for and the one before it is "
+        "for validation.",
+        "global_time": "Time is cut at two moments, the same for all users: nothing after the first is learned from, "
+        "what lies between them is for validation, what comes after is asked for.",
+        "user_folds": "Users are dealt into folds: those of one are asked for their last event, those of the next are "
+        "for validation, and nothing of either is learned from.",
+        "sessions": "The last session of each user is asked for, event by event, and the one before is for validation.",
+        "provided": "The interactions bring their own parts.",
+    }
+    targets = {
+        "successive": "Every such event is asked for with all earlier ones known.",
+        "next": "Each user is asked for the first such event alone.",
+        "last": "Each user is asked for the last event alone.",
+    }
+    seen = "Items of the history are" + (" no" if split.get("seen", "filtered") == "filtered" else "") + " candidates"
+    among = "the whole catalogue" if split.get("candidates", "all") == "all" else "what anybody had taken by then"
+    time = "knows" if protocol["query_time"] == "known" else "does not know"
+    return [
+        names[split["split"]],
+        *([targets[split["targets"]]] if "targets" in split else []),
+        f"Ranked is {among}, {protocol['num_candidates']:,} items at most, new ones too. {seen}, but for the target.",
+        f"The model was trained on {split['trained_on']} events; it {time} when the next item is asked for.",
+        "A tie counts half. Settings were chosen on the validation part alone.",
+    ]
 
 
 def verdict(record: dict[str, Any]) -> str:
@@ -137,27 +186,3 @@ def verdict(record: dict[str, Any]) -> str:
         f"{defeat}NDCG@10 is {ours['value']:.4f}, {relation} the best baseline, {best['name']}, "
         f"at {theirs['value']:.4f}; {certainty}."
     )
-
-
-def _bars(rows: list[dict[str, Any]], part: str) -> str:
-    """NDCG@10 with intervals as inline SVG on a transparent ground."""
-    from matplotlib.figure import Figure
-
-    shown = [row for row in reversed(rows) if row["ndcg@10"][part] is not None]
-    values = [row["ndcg@10"][part] for row in shown]
-    figure = Figure(figsize=(6.2, 0.6 + 0.34 * len(shown)), layout="constrained")
-    axes = figure.subplots()
-    colours = [_OURS if row["kind"] == "mmrec" else _THEIRS for row in shown]
-    axes.barh([row["name"] for row in shown], [value["value"] for value in values], color=colours, height=0.62)
-    for place, value in enumerate(values):
-        if value["low"] is not None:
-            axes.plot([value["low"], value["high"]], [place, place], color=_INTERVAL, linewidth=1.8)
-    axes.set_xlabel("NDCG@10", color=_TEXT)
-    axes.tick_params(colors=_TEXT, length=0)
-    axes.set_xlim(left=0)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_TEXT)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
