@@ -31,6 +31,8 @@ from mmrec.model import Recommender
 from mmrec.training.evaluation import open_checkpoint, stored_split
 
 MAX_MODALITIES = 8
+# Of the vectors of all views that are held at once; the media are read once for each such group of subsets.
+VIEW_BYTES = 2 << 30
 METRICS = ("hr@10", "ndcg@10")
 
 
@@ -58,8 +60,12 @@ def study(config: ModalitySubsets) -> pl.DataFrame:
     split = stored_split(folder, dataset)
     use_feature_caches(model, catalog, fill=False)
     subsets = [subset for size in range(len(names), -1, -1) for subset in itertools.combinations(names, size)]
-    views = encode_views(model, catalog, np.arange(dataset.num_items), subsets)
-    rows = [_row(dataset, split, model, subset, items) for subset, items in zip(subsets, views, strict=True)]
+    rows = []
+    at_once = max(1, VIEW_BYTES // (4 * dataset.num_items * model.config.item_encoder.dim))
+    for start in range(0, len(subsets), at_once):
+        group = subsets[start : start + at_once]
+        views = encode_views(model, catalog, np.arange(dataset.num_items), group)
+        rows += [_row(dataset, split, model, subset, items) for subset, items in zip(group, views, strict=True)]
     return pl.DataFrame(rows)
 
 

@@ -259,7 +259,7 @@ class Trainer:
             if self.towers.sampled:
                 self.towers.renew_outputs()
             if self.config.refit:
-                self.metrics, directions = {}, None
+                self.metrics, directions = {}, {}
             else:
                 self.metrics, directions = self.validation(self.recommender, self.catalog)
         state.add_cost(validation_s=time.perf_counter() - began)
@@ -269,7 +269,7 @@ class Trainer:
         line: dict[str, Any] = {**rates, **peak_memory(self.device)}
         if self.metrics:
             line["validation"] = self.metrics
-        if directions is not None:
+        if directions:
             line["effective_rank"] = directions
         if self._flops_per_event is not None:
             flops = self._flops_per_event * rates["events_per_s"]

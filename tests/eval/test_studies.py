@@ -58,7 +58,9 @@ def test_a_view_is_what_a_catalogue_without_the_other_modalities_is(runs, tiny_d
     torch.testing.assert_close(text, expected, atol=1e-5, rtol=0)
 
 
-def test_every_subset_has_its_row_and_all_modalities_have_the_metrics_of_evaluate(runs, tiny_dataset_path, tmp_path):
+def test_every_subset_has_its_row_and_all_modalities_have_the_metrics_of_evaluate(
+    runs, tiny_dataset_path, tmp_path, monkeypatch
+):
     out = tmp_path / "subsets"
     config = modality_subsets.ModalitySubsets(checkpoint=runs["hybrid"], data=tiny_dataset_path, out=out)
     rows = modality_subsets.study(config)
@@ -71,6 +73,9 @@ def test_every_subset_has_its_row_and_all_modalities_have_the_metrics_of_evaluat
     expected = ranking_metrics(ranks, given.split.test.target_offsets)["ndcg@10"].mean()
     whole = rows.filter(pl.col("size") == len(names))
     assert whole["ndcg@10"].item() == pytest.approx(expected, abs=1e-6)
+    few = 20 * 4 * 24 * model.config.item_encoder.dim
+    monkeypatch.setattr(modality_subsets, "VIEW_BYTES", few)
+    assert modality_subsets.study(config).equals(rows), "in groups of twenty subsets"
 
 
 def test_the_commands_write_their_files_and_refuse_a_folder_that_exists(runs, tiny_dataset_path, tmp_path):
