@@ -14,6 +14,7 @@ from PIL import Image
 from mmrec.errors import ConfigError
 from mmrec.media.video import decode_video
 from mmrec.modality_encoders.foundation import FOUNDATION_ENCODERS
+from mmrec.modality_encoders.foundation.kept_numbers import as_row, from_row
 from tests.conftest import mp4_bytes
 from tests.modality_encoders.tiny_networks import make
 
@@ -244,3 +245,10 @@ def test_wav2vec2_bert_hears_its_mask(folders, tiny_dataset):
         expected = model(**inputs).last_hidden_state.mean(1)
     found = module.features(preprocessing.collate([preprocessing(tone(0.5))]))[0][:, 0]
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_numbers_kept_beside_a_hidden_state_are_exact_in_half_precision():
+    numbers = torch.tensor([[0, 1023], [160_000, 2**30 - 1], [1024, 7]])
+    row = as_row(numbers, torch.zeros(3, 5, 16, dtype=torch.float16))
+    assert (row.shape, row.dtype) == ((3, 1, 16), torch.float16)
+    assert torch.equal(from_row(row[:, 0].float(), 2), numbers)

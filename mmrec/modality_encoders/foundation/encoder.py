@@ -19,15 +19,14 @@ from torch import Tensor, nn
 from mmrec.distributed import world_size
 from mmrec.modality_encoders.base import Tokens
 from mmrec.modality_encoders.foundation.blocks import (
-    as_row,
     checkpoint_blocks,
     compile_blocks,
     find_blocks,
-    from_row,
     run_above,
     run_below,
 )
 from mmrec.modality_encoders.foundation.homes import build_network, load_network
+from mmrec.modality_encoders.foundation.kept_numbers import as_row, from_row
 from mmrec.modality_encoders.foundation.preprocessing import FoundationPreprocessing
 from mmrec.modality_encoders.foundation.tuning import Tuning, add_adapters, learning_parameters
 from mmrec.modality_encoders.tower import TowerEncoder, UnitHead
