@@ -198,7 +198,9 @@ class Dataset:
         if not self._features_present(modality)[item_idx]:
             raise self._absent(modality, item_idx)
         vector = np.asarray(self.features(modality)[item_idx], dtype=np.float32)
-        if not math.isfinite(np.dot(vector, vector)):  # what finite_rows asks of many
+        with np.errstate(over="ignore", invalid="ignore"):
+            is_finite = math.isfinite(np.dot(vector, vector))  # what finite_rows asks of many
+        if not is_finite:
             raise MediaError("the vector is damaged: its length is no finite number")
         return vector
 
