@@ -212,10 +212,12 @@ def test_a_text_that_is_no_utf8_is_a_fault_both_ways_of_reading(copy):
     assert "text" not in samples[item]
 
 
-def test_a_vector_that_is_not_finite_is_a_masked_modality(copy, tiny_dataset):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e30])
+def test_a_vector_whose_length_is_no_number_is_a_fault(copy, tiny_dataset, value):
     item = int(np.flatnonzero(tiny_dataset.present("vec"))[0])
     vectors = np.load(copy / "features" / "vec.npy")
-    vectors[item, 3] = np.inf
+    vectors[item, 3] = value
     np.save(copy / "features" / "vec.npy", vectors)
     with pytest.raises(MediaError, match="the vector is damaged: its length is no finite number"):
         Dataset.open(copy).read("vec", item)
