@@ -25,10 +25,10 @@ chosen on the validation item; test, 95 % intervals .014 (HR) and .010 (NDCG) to
 | best mixture, untrained: .4 item kNN, .4 CLIP text, .1 rules, .1 popularity | .1837 | .1220 |
 | untrained mixture as published with the data | .1680 | .1131 |
 
-Baselines (`mmrec baselines --data data/amazon_scientific`, chosen on validation): 2026-11-26, 2-core CPU that other work
-shared. The vectors beat every single baseline and the published mixture. The best untrained mixture of four has the
-same HR and the higher NDCG; together with sequential rules (`--blend`) the vectors have the higher HR and the same NDCG,
-both within the intervals. New items are 20 of 2,928 targets, too few to tell.
+Baselines (`mmrec baselines --data data/amazon_scientific`, chosen on validation): 2026-11-26, 2-core CPU that other
+work shared. The vectors beat every single baseline and the published mixture. The best untrained mixture of four has
+the same HR and the higher NDCG; together with sequential rules (`--blend`) the vectors have the higher HR and the same
+NDCG, both within the intervals. New items are 20 of 2,928 targets, too few to tell.
 
 Other parts of the product on the same data, seed 0 (validation, then test, HR@10/NDCG@10):
 
