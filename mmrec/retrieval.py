@@ -30,7 +30,6 @@ from mmrec.distributed import rank, world_size
 from mmrec.errors import DataError
 
 __all__ = [
-    "BLOCK",
     "block_rows",
     "catalog_shard",
     "rank_targets",
@@ -40,8 +39,9 @@ __all__ = [
     "top_k_from_scores",
 ]
 
-BLOCK = 1 << 21
-"""Scores held at once: 8 MiB of float32, which the caches of a CPU hold while they are counted."""
+# Scores held at once: 8 MiB of float32, which the caches of a CPU hold while they are counted. Of a large catalogue
+# more, for a matrix product of few rows is as slow as reading the other matrix.
+_BLOCK, _ROWS, _LARGEST_BLOCK = 1 << 21, 64, 1 << 26
 
 # Matrix kernels sum the edge of a matrix in another order than its middle, which splits exact ties by one ulp.
 # Padded to whole tiles, equal items have equal scores, whatever block, process or place they are in.
@@ -54,7 +54,7 @@ def rank_targets(
     queries: Queries,
     *,
     filter_seen: bool = True,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> np.ndarray:
     """Rank of each target by inner product, exact in float32 whatever precision the process prefers.
 
@@ -63,7 +63,7 @@ def rank_targets(
         items: vectors of the whole catalogue, on the device of ``users``.
         filter_seen: leave the items of a query's history out of its candidates (its targets stay), unless the queries
             say that they stay.
-        block: scores held at once.
+        block: scores held at once, see :func:`block_rows`.
 
     Returns:
         float64 ranks, in the order of ``queries.targets``. (T,)
@@ -83,7 +83,7 @@ def rank_targets_sharded(
     *,
     num_items: int,
     filter_seen: bool = True,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> np.ndarray:
     """:func:`rank_targets` where each process holds a part of the catalogue; every process gets all ranks.
 
@@ -123,7 +123,7 @@ def rank_targets_from_scores(
     *,
     num_items: int,
     filter_seen: bool = True,
-    block: int = BLOCK,
+    block: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """:func:`rank_targets` for recommenders that have scores and no vectors.
@@ -151,7 +151,7 @@ def top_k(
     *,
     exclude: Sequences | None = None,
     queries: Queries | None = None,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best items of each user by inner product, best first.
 
@@ -179,7 +179,7 @@ def top_k_from_scores(
     num_items: int,
     exclude: Sequences | None = None,
     queries: Queries | None = None,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """:func:`top_k` for recommenders that have scores and no vectors; ``score_block`` as for the ranks."""
 
@@ -218,9 +218,15 @@ def _top_k(
     return idx, best
 
 
-def block_rows(num_items: int, block: int = BLOCK) -> int:
-    """Queries in a block; a function of the catalogue alone, so that every process multiplies equal shapes."""
-    return int(np.clip(block // max(num_items, 1), 1, 1024))
+def block_rows(num_items: int, block: int | None = None) -> int:
+    """Queries in a block; a function of the catalogue alone, so that every process multiplies equal shapes.
+
+    Args:
+        block: scores held at once; by default 8 MiB of them, up to 256 MiB where that would be fewer than 64 queries.
+    """
+    num_items = max(num_items, 1)
+    rows = block // num_items if block else max(_BLOCK // num_items, min(_ROWS, _LARGEST_BLOCK // num_items))
+    return int(np.clip(rows, 1, 1024))
 
 
 def _inner_products(users: Tensor, items: Tensor, rows: int, longest: int = 0) -> Callable[[slice], Tensor]:

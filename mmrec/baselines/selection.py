@@ -33,7 +33,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "recent_popularity": {"window_days": (30, 7, 1, 90, 365)},
     "item_knn": {"shrink": (50, 10, 1), "decay": (0.8, 0.6, 1.0)},
     "ease": {"regularisation": (50, 200), "decay": (0.8, 0.6, 1.0)},
-    "implicit_als": {"factors": (64,), "unobserved": (0.02, 0.1), "regularisation": (0.05, 0.01, 0.2)},
+    "implicit_als": {"factors": (64,), "unobserved": (0.02, 0.1), "regularisation": (0.01, 0.002, 0.05)},
     "sequential_rules": {"window": (3, 1), "shrink": (50, 5, 100), "decay": (0.5, 0.6, 0.8)},
     "transitions": {"window": (3, 1), "shrink": (5, 50), "decay": (0.6, 0.8, 0.4)},
     "content_knn": {"decay": (0.6, 0.8, 0.4, 1.0)},
