@@ -65,7 +65,7 @@ class TextConfig:
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         }
-        tokenizer = self._learn_units(dataset, modality, rows)
+        tokenizer = self._learn_units(dataset, rows)
         architecture |= {"vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0}
         return TextPreprocessing(tokenizer, self.max_tokens, architecture)
 
@@ -75,7 +75,7 @@ class TextConfig:
     def build(self, dim: int, preprocessing: TextPreprocessing) -> TextEncoder:
         return TextEncoder(dim, preprocessing)
 
-    def _learn_units(self, dataset: Dataset, modality: str, rows: np.ndarray) -> Tokenizer:
+    def _learn_units(self, dataset: Dataset, rows: np.ndarray) -> Tokenizer:
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
         tokenizer = Tokenizer(models.BPE())
@@ -88,7 +88,7 @@ class TextConfig:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        tokenizer.train_from_iterator((str(dataset.read(modality, int(row))) for row in rows), trainer)
+        tokenizer.train_from_iterator((text for _, text in dataset.texts(rows)), trainer)
         return tokenizer
 
 

@@ -59,7 +59,7 @@ class Vectors:
         Raises: ConfigError if the split has no validation part; CheckpointError if the plain run of a refit is gone.
         """
         if self.refit_of is not None:
-            plain = vectors_of_checkpoint(self.refit_of, self.dataset.path, "valid").blend()
+            plain = vectors_of_checkpoint(self.refit_of, Path(self.dataset.place), "valid").blend()
             return refit_blend(plain.settings, self.split, len(self.items))
         valid = self.split.valid
         users = encode_histories(self.user_encoder, self.items, valid.history, query_times=valid.times)

@@ -299,8 +299,9 @@ def test_a_batch_keeps_its_size_where_media_are_damaged(copy):
 
 
 def test_what_learns_from_all_texts_learns_from_those_that_can_be_read(copy):
-    """Three damaged texts are left out, and the baseline on content has no word of them."""
-    from mmrec.baselines.selection import _content
+    """Three damaged texts are left out: the baseline on content has no word of them, the tokenizer no piece."""
+    from mmrec.baselines.content_knn import content_vectors
+    from mmrec.modality_encoders import TextConfig
 
     broken_text(copy, 3)
     dataset = Dataset.open(copy)
@@ -310,6 +311,7 @@ def test_what_learns_from_all_texts_learns_from_those_that_can_be_read(copy):
     assert not {*texts} & {*lost}
     manifest = json.loads((copy / "manifest.json").read_text()) | {"features": []}
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    vectors = np.asarray(_content(Dataset.open(copy)).todense())
+    vectors = np.asarray(content_vectors(Dataset.open(copy)).todense())
     assert not vectors[[*lost, dataset.item_index("i23")]].any()
     assert vectors[sorted(texts)].any()
+    assert TextConfig().fit(dataset, "text", np.ones(24, dtype=bool)).tokenizer.get_vocab_size() > 257
