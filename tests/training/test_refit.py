@@ -39,7 +39,8 @@ def test_baselines_keep_the_settings_that_validation_chose_and_count_all_trainin
     for name, one in chosen.items():
         assert (again[name].settings, again[name].validation) == (one.settings, one.validation), name
     settings = chosen["sequential_rules"].settings
-    expected = SequentialRules.fit(refit.train, 24, **{**settings, "window": int(settings["window"])})
+    settings = {**settings, "window": int(settings["window"])}
+    expected = SequentialRules.fit(refit.train, 24, **settings, normalise="confidence")
     history = refit.test.history
     np.testing.assert_array_equal(again["sequential_rules"].baseline.score(history), expected.score(history))
     mixture = again["best_mixture"].baseline
