@@ -23,7 +23,8 @@ FORK = multiprocessing.get_context("fork")  # children touch NumPy and files alo
 
 @pytest.fixture
 def path(tiny_dataset_path, tmp_path) -> Path:
-    return shutil.copytree(tiny_dataset_path, tmp_path / "dataset")
+    # Other tests may have filled the cache of the dataset that all share.
+    return shutil.copytree(tiny_dataset_path, tmp_path / "dataset", ignore=shutil.ignore_patterns("cache"))
 
 
 def rows_of(item: int) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -45,13 +47,16 @@ class Texts:
     """A dataset of texts and nothing else."""
 
     def __init__(self, texts: list[str]) -> None:
-        self.texts = texts
+        self._texts = texts
 
     def present(self, name: str) -> np.ndarray:
-        return np.ones(len(self.texts), dtype=bool)
+        return np.ones(len(self._texts), dtype=bool)
+
+    def texts(self, items: Iterable[int]) -> Iterator[tuple[int, str]]:
+        return ((item, self._texts[item]) for item in items)
 
     def read(self, name: str, item_idx: int) -> str:
-        return self.texts[item_idx]
+        return self._texts[item_idx]
 
 
 def test_heads_that_do_not_divide_the_width_are_an_error(tiny_dataset):

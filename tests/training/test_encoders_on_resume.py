@@ -32,7 +32,9 @@ def encoders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def make_config(tiny_dataset_path, tmp_path_factory, encoders):
-    dataset = shutil.copytree(tiny_dataset_path, tmp_path_factory.mktemp("data") / "dataset")
+    dataset = shutil.copytree(
+        tiny_dataset_path, tmp_path_factory.mktemp("data") / "dataset", ignore=shutil.ignore_patterns("cache")
+    )
 
     def make(run, **changed):
         config = preset("content", dataset, encoders=encoders | changed)

@@ -43,7 +43,8 @@ def encoders(tmp_path_factory):
 
 @pytest.fixture
 def dataset(tiny_dataset_path, tmp_path) -> Path:
-    return shutil.copytree(tiny_dataset_path, tmp_path / "dataset")
+    # Other tests may have filled the cache of the dataset that all share.
+    return shutil.copytree(tiny_dataset_path, tmp_path / "dataset", ignore=shutil.ignore_patterns("cache"))
 
 
 def config(dataset: Path, run: Path, encoders, **settings) -> TrainConfig:
