@@ -7,6 +7,10 @@ Rounds of three loops in one process, each from the same initial weights through
 beforehand; forward, backward, clip, AdamW, nothing else), mmrec (its sampler and loader beside the steps, its losses,
 metrics and guards), and mmrec with a checkpoint every 50 steps. Seconds are those of the steps, without validation;
 of the rounds the medians count.
+
+Measured 2026-11-26, 2-core CPU (`--rounds 2 --steps 70`, preset `id`): by hand 524 ms a step, mmrec 545 (1.04 times as
+much; .2 % of it waiting for data), saving every 50 steps 562, of which rounds differ by more (596 and 530). By the cost
+ledger of a whole run of the recipe (552 s) training waited .2 % of its time for checkpoints.
 """
 
 from __future__ import annotations
