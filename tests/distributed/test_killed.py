@@ -82,8 +82,8 @@ def test_after_twenty_kills_the_weights_are_those_of_an_undisturbed_run(tiny_dat
     worst = max(differences, key=lambda name: differences[name])
     print(f"killed at steps {killed_at}; largest difference of losses {max(apart.values()):.1e}, of weights ", end="")
     print(f"{differences[worst]:.1e} ({worst})")
-    assert max(apart.values()) < 1e-4
-    assert differences[worst] < 1e-3, worst
+    assert max(apart.values()) < 5e-5
+    assert differences[worst] < 1e-4, worst
 
 
 def largest_difference(name: str, found: torch.Tensor, expected: torch.Tensor) -> float:
