@@ -116,15 +116,16 @@ def _table(title: str, rows: pl.DataFrame) -> Table:
     names = [name for name in rows.columns if name not in ("low", "high")]
     for name in names:
         text = name in ("run", "pair", "metric")
-        heading = name.removeprefix("p_") + " p" if name.startswith("p_") else name
-        table.add_column(heading, justify="left" if text else "right", no_wrap=name == "pair", overflow="fold")
+        heading = {"p_permutation": "p perm.", "p_wilcoxon": "p signed", "p_holm": "p Holm"}.get(name, name)
+        wraps = name in ("run", "pair")
+        table.add_column(heading, justify="left" if text else "right", no_wrap=not wraps, overflow="fold")
     for row in rows.iter_rows(named=True):
         cells = []
         for name in names:
             value = row[name]
             if name in ("mean", "difference"):
                 sign = "+" if name == "difference" else ""
-                cells.append(f"{value:{sign}.4f} ({row['low']:{sign}.4f} to {row['high']:{sign}.4f})")
+                cells.append(f"{value:{sign}.4f}\n{row['low']:{sign}.4f} to {row['high']:{sign}.4f}")
             elif name.startswith("p_"):
                 cells.append(f"{value:.4f}" + (" *" if name == "p_holm" and value <= LEVEL else ""))
             else:
