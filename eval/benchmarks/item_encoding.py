@@ -12,9 +12,9 @@ Pictures of a dataset through a foundation encoder (`--encoder`; random weights 
 
 Each ratio is of times in one process, the two taken in turn, best of three rounds.
 
-Measured 2026-11-23, 2-core CPU, 256 posters of 192 x 128, vit_tiny at 224 px: read 219,000 items/s; decode 7,490,
-1.10 times the time of the bare operation; decode + resize 2,580, 1.20 times; encode 49, .96 times that of the bare
-network (the two are equal but for noise).
+Measured 2026-11-26, 2-core CPU, `--items 96`, posters of 192 x 128, vit_tiny at 224 px: read 144,000 items/s; decode
+4,640, 1.26 times the time of the bare operation; decode + resize 2,530, 1.19 times; encode 52, .94 times that of the
+bare network (the two are equal but for noise).
 """
 
 from __future__ import annotations
