@@ -18,8 +18,8 @@ import polars as pl
 import tyro
 from rich.console import Console
 
-from eval.histories import at_least, keep_last, measured_row, per_query, plot_lines
-from eval.study import run_study, show
+from eval.histories import at_least, keep_last, per_query, plot_lines
+from eval.study import measured_row, run_study, show
 from mmrec.baselines.popularity import Popularity
 from mmrec.baselines.selection import rank_baseline
 from mmrec.data.splits import Queries

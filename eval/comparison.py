@@ -11,16 +11,15 @@ import numpy as np
 import polars as pl
 from torch import Tensor
 
+from eval.study import METRIC, measured_row
 from mmrec.data.splits import Split
 from mmrec.evaluator import score_vectors
-from mmrec.metrics.bootstrap import bootstrap_intervals
 from mmrec.metrics.paired import compare_paired, holm
 from mmrec.metrics.ranking import ranking_metrics
 from mmrec.metrics.slices import restrict, target_masks
 
-__all__ = ["METRIC", "PARTS", "PerQuery", "comparisons", "per_query", "plot_runs", "run_rows"]
+__all__ = ["PARTS", "PerQuery", "comparisons", "per_query", "plot_runs", "run_rows"]
 
-METRIC = "ndcg@10"
 PARTS = {"all": "all targets", "cold_items": "new items", "warm_items": "known items"}
 
 PerQuery = Mapping[str, tuple[dict[str, np.ndarray], np.ndarray]]
@@ -35,7 +34,7 @@ def per_query(split: Split, users: Tensor, items: Tensor) -> PerQuery:
         items: vectors of the catalogue. ("V", "D")
     """
     queries = split.test
-    ranks = score_vectors(split, "test", users, items).ranks
+    ranks = score_vectors(split, "test", users, items, lists=False).ranks
     parts = {"all": (ranking_metrics(ranks, queries.target_offsets), queries.user)}
     for name, mask in target_masks(split, queries, {})[""].items():
         kept, offsets, rows = restrict(ranks, queries.target_offsets, mask)
@@ -48,9 +47,7 @@ def run_rows(measured: Mapping[str, PerQuery]) -> pl.DataFrame:
     rows = []
     for name, part in itertools.product(measured, _shared_parts(measured)):
         values, users = measured[name][part]
-        low, high = bootstrap_intervals({METRIC: values[METRIC]}, users)[METRIC]
-        means = {metric: float(values[metric].mean()) for metric in ("hr@10", METRIC)}
-        rows.append({"run": name, "targets": PARTS[part], "queries": len(users), **means, "low": low, "high": high})
+        rows.append({"run": name, "targets": PARTS[part], **measured_row(values, users)})
     return pl.DataFrame(rows)
 
 

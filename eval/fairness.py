@@ -20,8 +20,7 @@ import polars as pl
 import tyro
 from rich.console import Console
 
-from eval.histories import METRIC
-from eval.study import run_study, show
+from eval.study import METRIC, run_study, show
 from mmrec.errors import ConfigError, DataError, unknown_name
 from mmrec.evaluator import score_vectors
 from mmrec.list_record import exposure_record

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
+from eval.study import METRIC
 from mmrec.data.sequences import Sequences, ragged_range
 from mmrec.data.splits import Queries
 from mmrec.errors import DataError
 from mmrec.inference import encode_histories
-from mmrec.metrics.bootstrap import bootstrap_intervals
 from mmrec.metrics.ranking import ranking_metrics
 from mmrec.retrieval import rank_targets
 from mmrec.training.evaluation import Vectors
 
-__all__ = ["METRIC", "at_least", "keep_last", "measured_row", "per_query", "plot_lines"]
-
-METRIC = "ndcg@10"
+__all__ = ["at_least", "keep_last", "per_query", "plot_lines"]
 
 
 def at_least(queries: Queries, length: int) -> Queries:
@@ -45,13 +42,6 @@ def per_query(given: Vectors, queries: Queries, known: Sequences) -> dict[str, n
     """Metrics of each query when the model knows the histories ``known``; what is filtered is the whole history."""
     users = encode_histories(given.user_encoder, given.items, known, query_times=queries.times)
     return ranking_metrics(rank_targets(users, given.items, queries), queries.target_offsets)
-
-
-def measured_row(values: Mapping[str, np.ndarray], users: np.ndarray) -> dict[str, Any]:
-    """Queries, HR@10, NDCG@10 and its 95 % interval over users."""
-    low, high = bootstrap_intervals({METRIC: values[METRIC]}, users)[METRIC]
-    means = {name: float(values[name].mean()) for name in ("hr@10", METRIC)}
-    return {"queries": len(users), **means, "low": low, "high": high}
 
 
 def plot_lines(

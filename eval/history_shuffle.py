@@ -18,8 +18,8 @@ import polars as pl
 import tyro
 from rich.console import Console
 
-from eval.histories import METRIC, at_least, measured_row, per_query, plot_lines
-from eval.study import run_study, show
+from eval.histories import at_least, per_query, plot_lines
+from eval.study import METRIC, measured_row, run_study, show
 from mmrec.data.sequences import Sequences
 from mmrec.errors import DataError
 from mmrec.metrics.paired import compare_paired, holm

@@ -24,8 +24,8 @@ from pathlib import Path
 import polars as pl
 from rich.console import Console
 
-from eval.comparison import METRIC, comparisons, per_query, plot_runs, run_rows
-from eval.study import run_study, show
+from eval.comparison import comparisons, per_query, plot_runs, run_rows
+from eval.study import METRIC, run_study, show
 from mmrec.data.splits import SplitName
 from mmrec.errors import ConfigError
 from mmrec.modality_encoders.foundation import FOUNDATION_ENCODERS, FoundationConfig

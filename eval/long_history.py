@@ -17,8 +17,8 @@ import polars as pl
 import tyro
 from rich.console import Console
 
-from eval.histories import keep_last, measured_row, per_query, plot_lines
-from eval.study import run_study, show
+from eval.histories import keep_last, per_query, plot_lines
+from eval.study import measured_row, run_study, show
 from mmrec.training.evaluation import vectors_of_checkpoint
 
 LENGTHS = (1, 5, 10, 20, 50, 100, 200)

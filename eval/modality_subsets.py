@@ -10,7 +10,7 @@ vector of an item that has nothing. Written to --out: subsets.csv and subsets.sv
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,8 @@ def _row(
     dataset: Dataset, split: Split, model: Recommender, subset: tuple[str, ...], items: torch.Tensor
 ) -> dict[str, Any]:
     users = encode_histories(model.user_encoder, items, split.test.history, query_times=split.test.times)
-    ranks = replace(score_vectors(split, "test", users, items), lists=None)  # of which nothing is shown
-    record = make_record(dataset, split, "test", ranks)
+    result = score_vectors(split, "test", users, items, lists=False)
+    record = make_record(dataset, split, "test", result)
     cold = record["slices"].get("cold_items", {"metrics": dict.fromkeys(METRICS)})["metrics"]
     chance = record["baselines"]["random"]
     cold_chance = chance["slices"].get("cold_items", chance)["metrics"]["hr@10"]

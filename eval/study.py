@@ -1,19 +1,24 @@
-"""What the studies of this folder share: a command line from a configuration, an output folder, errors in one line."""
+"""What the studies of this folder share: a command line from a configuration, an output folder, errors in one
+line; rows of metrics, tables."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 import polars as pl
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from mmrec.errors import DataError, MMRecError
+from mmrec.metrics.bootstrap import bootstrap_intervals
 
-__all__ = ["run_study", "show"]
+__all__ = ["METRIC", "measured_row", "run_study", "show"]
+
+METRIC = "ndcg@10"
 
 C = TypeVar("C")
 
@@ -35,6 +40,13 @@ def run_study(config: type[C], study: Callable[[C], Any], write: Callable[[Any, 
         print(error, file=sys.stderr)
         sys.exit(2)
     console.print(f"written: {given.out}")
+
+
+def measured_row(values: Mapping[str, np.ndarray], users: np.ndarray) -> dict[str, Any]:
+    """Queries, HR@10, NDCG@10 and its 95 % interval over users."""
+    low, high = bootstrap_intervals({METRIC: values[METRIC]}, users)[METRIC]
+    means = {name: float(values[name].mean()) for name in ("hr@10", METRIC)}
+    return {"queries": len(users), **means, "low": low, "high": high}
 
 
 def show(console: Console, title: str, rows: pl.DataFrame, digits: int) -> None:

@@ -20,8 +20,8 @@ import torch
 import tyro
 from rich.console import Console
 
-from eval.comparison import METRIC, PerQuery, comparisons, per_query, plot_runs, run_rows
-from eval.study import run_study, show
+from eval.comparison import PerQuery, comparisons, per_query, plot_runs, run_rows
+from eval.study import METRIC, run_study, show
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import SplitName
 from mmrec.inference import encode_catalog, encode_histories

@@ -67,13 +67,19 @@ class RankResult:
 
 
 def score_vectors(
-    split: Split, part: Part, user_vectors: np.ndarray | torch.Tensor, item_vectors: np.ndarray | torch.Tensor
+    split: Split,
+    part: Part,
+    user_vectors: np.ndarray | torch.Tensor,
+    item_vectors: np.ndarray | torch.Tensor,
+    *,
+    lists: bool = True,
 ) -> RankResult:
     """Rank the whole catalogue by inner product for each query of a part.
 
     Args:
         user_vectors: row q belongs to query q. (Q, D)
         item_vectors: row v belongs to item_idx v. (V, D)
+        lists: whether the best items of each query are looked for too.
 
     Raises:
         DataError: if the number of vectors is not that of the queries or items, or a score is not finite.
@@ -87,8 +93,7 @@ def score_vectors(
         if given != wanted:
             raise DataError(f"{given:,} {what} for {wanted:,} rows; export and evaluate on one dataset and split")
     ranks = rank_targets(users, items, queries)
-    lists, _ = top_k(users, items, LIST_LENGTH, queries=queries)
-    return RankResult(ranks=ranks, lists=lists)
+    return RankResult(ranks=ranks, lists=top_k(users, items, LIST_LENGTH, queries=queries)[0] if lists else None)
 
 
 def score_blend(

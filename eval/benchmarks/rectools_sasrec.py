@@ -86,11 +86,10 @@ def run_mmrec(
         defaults, model=model, out=folder / "run", max_validation_queries=VALIDATION_USERS, max_epochs=max_epochs
     )
     curve: list[tuple[float, float, float]] = []  # seconds so far and of the epoch, validation not counted; NDCG@10
-    state = {"seconds": -time.perf_counter(), "validated": 0.0}
+    started = time.perf_counter()
 
     def note(epoch: int, metrics: dict[str, float]) -> bool:
-        validated = trainer.state.cost["validation_s"]
-        seconds = state["seconds"] + time.perf_counter() - validated
+        seconds = time.perf_counter() - started - trainer.state.cost["validation_s"]
         curve.append((seconds, seconds - (curve[-1][0] if curve else 0.0), metrics["ndcg@10"]))
         return metrics["ndcg@10"] >= target
 
