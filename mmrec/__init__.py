@@ -1,0 +1,24 @@
+"""mmrec: train recommenders on what items look, read, sound and move like.
+
+The Python interface of a trained model is :func:`load`; everything else is the command `mmrec`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmrec.engine import Engine
+
+__all__ = ["load"]
+
+
+def load(path: Path | str) -> Engine:
+    """Open an export folder: ``mmrec.load(path).encode_items([...])``, ``.encode_users([...])``, ``.recommend(...)``.
+
+    Raises: mmrec.errors.DataError if the folder is no finished export, or damaged.
+    """
+    from mmrec.engine import Engine
+
+    return Engine.open(path)

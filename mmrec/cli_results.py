@@ -1,26 +1,22 @@
-"""The commands that come after training: evaluate, baselines, export, explain, search, recommend."""
+"""The commands that come after training: evaluate, baselines, export, explain."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Literal
 
 import tyro
 
 from mmrec.data.splits import SplitName
 from mmrec.errors import ConfigError, DataError
 
-if TYPE_CHECKING:
-    from mmrec.index import Hit
-
-__all__ = ["baselines", "evaluate", "explain", "export", "recommend", "search"]
+__all__ = ["baselines", "evaluate", "explain", "export"]
 
 logger = logging.getLogger(__name__)
 
@@ -233,161 +229,3 @@ def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     with progress:
         bar.start(title, total)
         yield lambda done: bar.advance(steps=done)
-
-
-@contextlib.contextmanager
-def _short_process() -> Iterator[None]:
-    """No garbage collection in a process that ends with its answer.
-
-    Collections while torch is imported and when the interpreter ends are a third of such a process's time.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
-@_short_process()
-def search(
-    export: Positional[Path],
-    item: str | None = None,
-    text: str | None = None,
-    image: Path | None = None,
-    audio: Path | None = None,
-    video: Path | None = None,
-    k: int = 10,
-    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
-) -> None:
-    """Items of an export nearest to an item, or to a text and media files taken together as one new item.
-
-    Args:
-        export: folder made by `mmrec export`.
-        item: id of an item of the export.
-        text: any text, where the model encodes text.
-        image: picture file.
-        audio: sound file.
-        video: clip file.
-        k: number of answers.
-        as_json: print JSON instead of a table.
-    """
-    from mmrec.index import ExportIndex, search_by_item, search_by_vector
-
-    query: dict[str, Any] = {} if text is None else {"text": text}
-    for name, path in (("image", image), ("audio", audio), ("video", video)):
-        if path is not None:
-            if not path.is_file():
-                raise DataError(f"--{name} {path} is no file; give the path of one")
-            query[name] = path.read_bytes()
-    if (item is None) == (not query):
-        raise ConfigError("give either --item ID, or --text and media files; not both, not neither")
-    opened = ExportIndex.open(export)
-    if item is not None:
-        _print_hits(search_by_item(opened, item, k), as_json)
-        return
-
-    import torch
-
-    from mmrec.model import load_model
-
-    model = load_model(export / "model", only=query)
-    with torch.inference_mode():
-        vector = model.encode_items(model.inputs.from_records([query]))[0].numpy()
-    _print_hits(search_by_vector(opened, vector, k), as_json)
-
-
-@_short_process()
-def recommend(
-    export: Positional[Path],
-    items: tuple[str, ...] = (),
-    times: tuple[int, ...] = (),
-    user: str | None = None,
-    data: Path | None = None,
-    at: int | None = None,
-    k: int = 10,
-    blend: bool = True,
-    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
-) -> None:
-    """Items for a history: of the ids given, oldest first, or of a user of the dataset. What was taken is left out.
-
-    Args:
-        export: folder made by `mmrec export`.
-        items: item ids, oldest first.
-        times: when each of them was taken, seconds since 1970; for models that read times (HSTU).
-        user: user id in the dataset; needs --data.
-        data: dataset folder with the user's history.
-        at: when the next item is asked for, seconds since 1970; for models that are told. The default is now.
-        k: number of answers.
-        blend: add the exported counts to the scores, where the export has them (`mmrec export --blend`).
-        as_json: print JSON instead of a table.
-    """
-    import json
-    import time
-
-    import numpy as np
-    import torch
-
-    from mmrec.index import ExportIndex
-    from mmrec.index import recommend as best_items
-    from mmrec.inference import encode_history
-    from mmrec.model import load_user_encoder
-
-    opened = ExportIndex.open(export)
-    if bool(items) == (user is not None):
-        raise ConfigError("give either --items ID [ID ...] or --user ID with --data DATASET")
-    if times and len(times) != len(items):
-        raise ConfigError(f"--times has {len(times)} values for {len(items)} items; give one for each")
-    history, when = (items, times or None) if user is None else _history_of(user, data)
-    encoder = load_user_encoder(export / "model")
-    trained_on = json.loads((export / "model" / "dataset.json").read_text())
-    if encoder.reads_times and trained_on["order"] == "timestamp" and when is None:
-        raise ConfigError(
-            "this model reads when items were taken; give --times, one for each item (seconds since 1970)"
-        )
-    encoded = encode_history(
-        encoder,
-        torch.from_numpy(opened.vectors_of(history)),
-        None if when is None else np.array(when, dtype=np.int64),
-        query_time=int(time.time()) if at is None else at,
-    ).numpy()
-    bonus = None
-    if blend and "model/blend.json" in opened.files:
-        from mmrec.blend import Blend
-
-        bonus = Blend.load(export / "model").bonus(np.array([opened.item_index(item) for item in history]))
-    _print_hits(best_items(opened, encoded, k, exclude=set(history), bonus=bonus), as_json)
-
-
-def _history_of(user: str, data: Path | None) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
-    """Item ids of a user of the dataset, oldest first, and their times, if events have any."""
-    import numpy as np
-
-    from mmrec.data.dataset import Dataset
-
-    if data is None:
-        raise ConfigError("--user needs --data DATASET, which has the user's history")
-    dataset = Dataset.open(data)
-    row = np.flatnonzero(dataset.sequences.user_ids == user)
-    if len(row) == 0:
-        known = dataset.sequences.user_ids[:5].tolist()
-        raise DataError(f"unknown user {user!r} in {data}; its users are like {', '.join(known)}")
-    taken = dataset.sequences.take(row)
-    times = None if taken.timestamps is None else tuple(taken.timestamps.tolist())
-    return tuple(dataset.item_ids[taken.item_idx].tolist()), times
-
-
-def _print_hits(hits: list[Hit], as_json: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from mmrec.index import hits_to_json
-
-    if as_json:
-        print(hits_to_json(hits))
-        return
-    table = Table("rank", "item_id", "title", "score")
-    for hit in hits:
-        title = hit.title.splitlines()[0]
-        table.add_row(str(hit.rank), hit.item_id, title if len(title) <= 60 else title[:59] + "…", f"{hit.score:.3f}")
-    Console().print(table)

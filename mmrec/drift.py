@@ -17,7 +17,7 @@ import numpy as np
 from mmrec.comparison import read_results
 from mmrec.data.dataset import Dataset
 from mmrec.errors import ConfigError, DataError
-from mmrec.index import ExportIndex
+from mmrec.export_folder import ExportFolder
 
 __all__ = ["Change", "drift", "embedding_drift", "popularity_shift"]
 
@@ -59,7 +59,7 @@ def drift(old: Path, new: Path, *, cut: str | None = None) -> list[Change]:
     if cut is not None and kinds[0] != "a dataset":
         raise ConfigError(f"--cut goes with datasets; {old} holds {kinds[0]}")
     if kinds[0] == "an export":
-        return _of_exports(ExportIndex.open(old), ExportIndex.open(new))
+        return _of_exports(ExportFolder.open(old), ExportFolder.open(new))
     if kinds[0] == "results":
         return _of_results(old, new)
     return _of_datasets(Dataset.open(old), Dataset.open(new), cut)
@@ -124,7 +124,7 @@ def _kind(folder: Path) -> str:
     return kinds[schema]
 
 
-def _of_exports(old: ExportIndex, new: ExportIndex) -> list[Change]:
+def _of_exports(old: ExportFolder, new: ExportFolder) -> list[Change]:
     both, rows, new_rows = np.intersect1d(old.item_ids, new.item_ids, return_indices=True)
     if not len(both):
         raise DataError(f"{old.path} and {new.path} have no item in common; give exports of one catalogue")

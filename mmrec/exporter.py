@@ -38,7 +38,15 @@ import pyarrow.parquet as pq
 
 from mmrec.data.dataset import Dataset
 from mmrec.errors import CheckpointError, ConfigError, DataError
-from mmrec.index import MANIFEST, PARTIAL_MANIFEST, SCHEMA, SCHEMA_VERSION, ExportIndex, check_file, read_manifest
+from mmrec.export_folder import (
+    MANIFEST,
+    PARTIAL_MANIFEST,
+    SCHEMA,
+    SCHEMA_VERSION,
+    ExportFolder,
+    check_file,
+    read_manifest,
+)
 
 __all__ = ["ExportReport", "export"]
 
@@ -208,7 +216,7 @@ def _check_presence(presence: np.ndarray, modalities: tuple[str, ...], num_items
 class _Previous:
     """Vectors of an earlier export that may be copied: same model, same content."""
 
-    def __init__(self, export: ExportIndex):
+    def __init__(self, export: ExportFolder):
         table = export.table
         keys = zip(*(table[name].to_pylist() for name in ("item_id", "source_hash", "modalities")), strict=True)
         self._row_of = {key: row for row, key in enumerate(keys)}
@@ -216,7 +224,7 @@ class _Previous:
 
     @classmethod
     def open(cls, since: Path, model_hash: str) -> _Previous | None:
-        export = ExportIndex.open(since)
+        export = ExportFolder.open(since)
         if export.manifest["model_hash"] != model_hash:
             logger.warning(
                 "%s is of model %s, this is model %s: all items are encoded again",
@@ -338,7 +346,7 @@ def _finish(
     }
     indexed = (out / MANIFEST).is_file() and "index.faiss" in read_manifest(out)["files"]
     if index or indexed:
-        files |= _write_index(ExportIndex(out, manifest | {"files": {}}), items)
+        files |= _write_index(ExportFolder(out, manifest | {"files": {}}), items)
     _write_json(out / MANIFEST, manifest)
     (out / PARTIAL_MANIFEST).unlink(missing_ok=True)
     return dim
@@ -354,7 +362,7 @@ def _copy_model(checkpoint: Path, out: Path) -> dict[str, dict[str, Any]]:
     return files
 
 
-def _write_index(export: ExportIndex, items: pa.Table) -> dict[str, dict[str, Any]]:
+def _write_index(export: ExportFolder, items: pa.Table) -> dict[str, dict[str, Any]]:
     import faiss
 
     index = faiss.IndexFlatIP(export.dim)

@@ -12,8 +12,8 @@ import torch
 from mmrec import item_inputs
 from mmrec.cli import main
 from mmrec.explanation import explain, explain_items
+from mmrec.export_folder import ExportFolder
 from mmrec.fusion import FUSIONS
-from mmrec.index import ExportIndex
 from mmrec.inference import encode_catalog
 from mmrec.training import preset
 from mmrec.training.evaluation import open_checkpoint
@@ -94,7 +94,7 @@ def test_an_item_that_has_nothing_is_flagged_in_an_export(run, opened, tiny_data
     empty = ~catalog.present.any(1)
     said = " ".join(capsys.readouterr().err.split())
     assert f"{empty.sum()} items have nothing that the model encodes; they share one vector" in said
-    table = ExportIndex.open(export).table
+    table = ExportFolder.open(export).table
     flagged = table["modalities"].to_numpy() == 0
     ids = np.array(table["item_id"].to_pylist())
     assert set(ids[flagged]) == set(dataset.item_ids[empty]) == {"i23"}

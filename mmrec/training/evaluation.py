@@ -16,7 +16,7 @@ from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Split, make_split
 from mmrec.errors import DataError
 from mmrec.evaluator import Part, queries_of
-from mmrec.index import ExportIndex
+from mmrec.export_folder import ExportFolder
 from mmrec.inference import encode_catalog, encode_histories, use_feature_caches
 from mmrec.item_inputs import CatalogInputs
 from mmrec.model import Recommender, load_model, load_user_encoder, model_hash
@@ -97,7 +97,7 @@ def vectors_of_export(export: Path, data: Path, part: Part) -> Vectors:
 
     Raises: DataError if the export is of another dataset.
     """
-    opened = ExportIndex.open(export, verify=True)
+    opened = ExportFolder.open(export, verify=True)
     dataset = Dataset.open(data)
     check_dataset(export / "model", dataset)
     if opened.num_items != dataset.num_items:

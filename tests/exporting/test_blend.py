@@ -15,7 +15,8 @@ from mmrec.cli import main
 from mmrec.data.splits import Queries, Split, make_split
 from mmrec.errors import ConfigError
 from mmrec.evaluator import score_blend, score_vectors
-from mmrec.index import ExportIndex, recommend
+from mmrec.export_folder import ExportFolder
+from mmrec.index import recommend
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_an_export_with_a_blend_evaluates_and_recommends_like_the_run(tiny_datas
         assert main([*asked, switch]) == 0
         answers[switch] = json.loads(capsys.readouterr().out)
     blend = Blend.load(out / "model")
-    opened = ExportIndex.open(out)
+    opened = ExportFolder.open(out)
     rows, added = blend.bonus(np.array([opened.item_index("i01"), opened.item_index("i04")]))
     bonus = dict(zip(opened.item_ids[rows].tolist(), added.tolist(), strict=True))
     plain = {hit["item_id"]: hit["score"] for hit in answers["--no-blend"]}
@@ -110,7 +111,7 @@ def test_an_export_without_a_blend_says_so(tmp_path):
 
 def test_items_with_a_bonus_are_found_wherever_their_vectors_lie(tmp_path, tiny_dataset, run_export, encoder):
     run_export(encoder(), tmp_path / "out", index=True)
-    export = ExportIndex.open(tmp_path / "out")
+    export = ExportFolder.open(tmp_path / "out")
     user = export.vector("i03")
     worst = int(np.argmin(export.vectors @ user))
     hits = recommend(export, user, 3, bonus=(np.array([worst]), np.array([5.0])))

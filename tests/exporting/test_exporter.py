@@ -15,8 +15,8 @@ from mmrec.config import to_dict
 from mmrec.data.dataset import Dataset
 from mmrec.data.ingest import IngestConfig, ingest
 from mmrec.errors import CheckpointError, ConfigError, DataError
+from mmrec.export_folder import ExportFolder
 from mmrec.exporter import export
-from mmrec.index import ExportIndex
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -41,7 +41,7 @@ def test_an_export_holds_every_item_once_in_order_with_its_exact_vector(run_expo
 
 def test_bit_m_of_the_bitmask_says_whether_the_item_has_modality_m(run_export, encoder, tiny_dataset, tmp_path):
     run_export(encoder(), tmp_path / "out")
-    export = ExportIndex.open(tmp_path / "out")
+    export = ExportFolder.open(tmp_path / "out")
     assert export.manifest["modalities"] == list(tiny_dataset.modalities)
     bitmask = export.table["modalities"].to_numpy()
     for bit, name in enumerate(tiny_dataset.modalities):
@@ -56,7 +56,7 @@ def test_the_bitmask_leaves_out_a_medium_that_proved_unreadable(run_export, enco
         return encoder()(item_idx)
 
     run_export(discovering, tmp_path / "out", presence=presence)
-    bitmask = ExportIndex.open(tmp_path / "out").table["modalities"].to_numpy()
+    bitmask = ExportFolder.open(tmp_path / "out").table["modalities"].to_numpy()
     whole = 2 ** presence.shape[1] - 1
     assert bitmask.tolist() == [whole - 2 if idx == 9 else whole for idx in range(24)]
 
@@ -90,8 +90,8 @@ def test_an_export_names_model_and_dataset_and_carries_the_inference_part_of_the
 def test_normalised_is_what_the_vectors_are(run_export, encoder, tmp_path):
     run_export(encoder(), tmp_path / "unit")
     run_export(lambda item_idx: 2 * encoder()(item_idx), tmp_path / "long")
-    assert ExportIndex.open(tmp_path / "unit").manifest["normalised"] is True
-    assert ExportIndex.open(tmp_path / "long").manifest["normalised"] is False
+    assert ExportFolder.open(tmp_path / "unit").manifest["normalised"] is True
+    assert ExportFolder.open(tmp_path / "long").manifest["normalised"] is False
 
 
 @pytest.mark.parametrize("fail_at", [0, 1, 3])
@@ -102,7 +102,7 @@ def test_an_interrupted_export_goes_on_and_ends_with_the_bytes_of_an_uninterrupt
     with pytest.raises(KeyboardInterrupt):
         run_export(encoder(fail_at=fail_at), tmp_path / "out", index=True)
     with pytest.raises(DataError, match="unfinished export; run the same"):
-        ExportIndex.open(tmp_path / "out")
+        ExportFolder.open(tmp_path / "out")
     second = encoder()
     report = run_export(second, tmp_path / "out", index=True)
     assert len(second.calls) == 4 - fail_at
@@ -178,7 +178,7 @@ def test_since_copies_unchanged_items_bit_for_bit_and_encodes_the_rest(
     encoded = {str(changed_dataset.item_ids[idx]) for call in second.calls for idx in call}
     assert encoded == {"i03", "i11", "i99"}
     assert (report.encoded, report.copied) == (3, 22)
-    old, new = ExportIndex.open(tmp_path / "old"), ExportIndex.open(tmp_path / "new")
+    old, new = ExportFolder.open(tmp_path / "old"), ExportFolder.open(tmp_path / "new")
     kept = [item_id for item_id in tiny_dataset.item_ids if item_id not in encoded]
     assert np.array_equal(new.vectors_of(kept), old.vectors_of(kept))
     assert not np.array_equal(new.vector("i03"), old.vector("i03"))
@@ -277,7 +277,7 @@ def test_the_vectors_of_a_recommender_are_exported_as_it_scores_them(tiny_datase
         presence=catalog.present,
         modalities=tuple(model.inputs.modalities),
     )
-    exported = ExportIndex.open(tmp_path / "out", verify=True)
+    exported = ExportFolder.open(tmp_path / "out", verify=True)
     again = load_model(tmp_path / "out" / "model")
     vectors = encode_catalog(again, CatalogInputs(tiny_dataset, again.inputs), np.arange(24)).numpy()
     assert np.array_equal(exported.vectors_of(tiny_dataset.item_ids), vectors)

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 
 from mmrec.errors import ConfigError, DataError
-from mmrec.index import ExportIndex, hits_to_json, recommend, search_by_item, search_by_vector
+from mmrec.export_folder import ExportFolder
+from mmrec.index import hits_to_json, recommend, search_by_item, search_by_vector
 
 
 @pytest.fixture
-def plain(run_export, encoder, tmp_path: Path) -> ExportIndex:
-    return ExportIndex.open(run_export(encoder(), tmp_path / "plain").path)
+def plain(run_export, encoder, tmp_path: Path) -> ExportFolder:
+    return ExportFolder.open(run_export(encoder(), tmp_path / "plain").path)
 
 
 @pytest.fixture
-def indexed(run_export, encoder, tmp_path: Path) -> ExportIndex:
-    return ExportIndex.open(run_export(encoder(), tmp_path / "indexed", index=True).path)
+def indexed(run_export, encoder, tmp_path: Path) -> ExportFolder:
+    return ExportFolder.open(run_export(encoder(), tmp_path / "indexed", index=True).path)
 
 
 def query(seed: int) -> np.ndarray:
@@ -69,7 +70,7 @@ def test_equal_scores_stand_in_the_order_of_the_export(run_export, tmp_path):
         return np.eye(2, dtype=np.float32)[item_idx % 2]
 
     for index in (False, True):
-        export = ExportIndex.open(run_export(two_directions, tmp_path / str(index), index=index).path)
+        export = ExportFolder.open(run_export(two_directions, tmp_path / str(index), index=index).path)
         hits = search_by_vector(export, np.array([1.0, 0.0]), 24)
         assert [hit.item_id for hit in hits] == [*export.item_ids[0::2], *export.item_ids[1::2]]
 
@@ -116,13 +117,13 @@ def test_a_damaged_file_is_named(plain, name):
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
     with pytest.raises(DataError, match=f"{name} is damaged: its sha256"):
-        ExportIndex.open(plain.path, verify=True)
+        ExportFolder.open(plain.path, verify=True)
     path.write_bytes(bytes(data)[:-1])
     with pytest.raises(DataError, match=f"{name} is damaged: .* bytes, the manifest says"):
-        ExportIndex.open(plain.path)
+        ExportFolder.open(plain.path)
     path.unlink()
     with pytest.raises(DataError, match=f"{name} is missing"):
-        ExportIndex.open(plain.path)
+        ExportFolder.open(plain.path)
 
 
 def test_a_damaged_part_or_index_is_noticed_when_it_is_read(plain, indexed):
@@ -138,26 +139,26 @@ def test_a_damaged_part_or_index_is_noticed_when_it_is_read(plain, indexed):
 def test_exports_of_another_version_and_other_folders_are_refused(plain, tmp_path):
     change_manifest(plain.path, schema_version=2)
     with pytest.raises(DataError, match="has version 2 of the export format; this mmrec reads version 1"):
-        ExportIndex.open(plain.path)
+        ExportFolder.open(plain.path)
     change_manifest(plain.path, schema="mmrec.dataset")
     with pytest.raises(DataError, match=r"has schema 'mmrec.dataset', not 'mmrec.export'"):
-        ExportIndex.open(plain.path)
+        ExportFolder.open(plain.path)
     (plain.path / "manifest.json").write_text("{")
     with pytest.raises(DataError, match="is damaged"):
-        ExportIndex.open(plain.path)
+        ExportFolder.open(plain.path)
     with pytest.raises(DataError, match="is no export folder"):
-        ExportIndex.open(tmp_path)
+        ExportFolder.open(tmp_path)
 
 
 def test_a_wrong_count_is_refused(plain):
     change_manifest(plain.path, num_items=25)
     with pytest.raises(DataError, match="lists 24 rows in its parts but 25 items"):
-        ExportIndex.open(plain.path)
+        ExportFolder.open(plain.path)
 
 
 def test_search_loads_neither_torch_nor_other_slow_packages(indexed):
     program = (
-        "import sys; from mmrec.index import *; search_by_item(ExportIndex.open(sys.argv[1]), 'i04', 3);"
+        "import sys, mmrec; from mmrec.engine import Query; mmrec.load(sys.argv[1]).search(Query(item='i04'), 3);"
         "print([name for name in ('torch', 'transformers', 'polars', 'pandas', 'scipy') if name in sys.modules])"
     )
     done = subprocess.run(

@@ -13,7 +13,7 @@ from mmrec.cli import main
 from mmrec.data.dataset import Dataset
 from mmrec.data.sequences import Sequences, pack
 from mmrec.errors import ConfigError
-from mmrec.index import ExportIndex
+from mmrec.export_folder import ExportFolder
 from mmrec.inference import encode_histories, encode_history
 from mmrec.model import load_user_encoder
 from mmrec.training.evaluation import vectors_of_export
@@ -76,7 +76,7 @@ def test_as_many_times_as_items(export, capsys):
 
 
 def test_the_moment_of_the_query_matters_to_a_model_that_is_told(export, tiny_dataset):
-    encoder, opened = load_user_encoder(export / "model"), ExportIndex.open(export)
+    encoder, opened = load_user_encoder(export / "model"), ExportFolder.open(export)
     items, times = history_of(tiny_dataset, 3)
     vectors, when = torch.from_numpy(opened.vectors_of(items)), np.array(times)
     torch.nn.init.normal_(encoder.out.weight)  # after one epoch it hardly speaks
