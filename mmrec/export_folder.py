@@ -1,6 +1,6 @@
 """An export folder, opened for reading: its vectors, ids and titles, each file compared with the manifest's hash.
 
-Nothing here needs torch or the dataset. The format of the folder stands in ``mmrec/exporter.py``.
+Nothing here needs torch or the dataset. The format of the folder stands in ``mmrec/exporter``.
 
 Legend: V items of the export, D vector width.
 """
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 SCHEMA = "mmrec.export"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 PARTIAL_MANIFEST = "manifest.partial.json"
 
@@ -94,6 +94,11 @@ class ExportFolder:
     def title_column(self) -> pa.Array:
         """Something to show for each item, in Arrow. (V,)"""
         return self._text_column("items.parquet", "title")
+
+    @functools.cached_property
+    def attributes(self) -> pa.Table:
+        """What items can be filtered by: columns of the dataset, in the order of the vectors. V rows"""
+        return self._table("items.parquet").drop_columns(["item_id", "title"])
 
     @functools.cached_property
     def table(self) -> pa.Table:
