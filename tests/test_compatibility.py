@@ -6,7 +6,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -35,17 +34,16 @@ def old(tiny_dataset_path, tmp_path_factory) -> dict[str, Path]:
 def new(old, tiny_dataset_path, tmp_path_factory) -> dict[str, Path]:
     """New models of another seed, with and without a tie to the old export."""
     root = tmp_path_factory.mktemp("new")
-    config = dataclasses.replace(preset("features", tiny_dataset_path), seed=1, max_epochs=8, patience=99)
+    config = dataclasses.replace(preset("features", tiny_dataset_path), seed=1, max_epochs=30, patience=99)
+    config = dataclasses.replace(config, batch_size=8, learning_rate=5e-3, id_dropout=0.0, modality_dropout=0.0)
     model = dataclasses.replace(config.model, compatibility=CompatibilityConfig(weight=5.0))
     tied = dataclasses.replace(config, model=model, compatible_with=old["export"], out=root / "tied")
-    return {"apart": train(dataclasses.replace(config, out=root / "apart")), "tied": train(tied)}
+    return {"apart": train(dataclasses.replace(config, out=root / "apart")) / "latest", "tied": train(tied) / "latest"}
 
 
 def mean_cosine(run: Path, export: Path, data: Path) -> float:
     items = vectors_of_checkpoint(run, data, "test").items
     earlier, _ = earlier_vectors(export, ExportFolder.open(export).item_ids, items.shape[1])
-    order = np.argsort(np.argsort(ExportFolder.open(export).item_ids))
-    assert len(order) == len(items)
     return float((items * earlier).sum(1).mean())
 
 
@@ -62,7 +60,8 @@ def test_the_loss_is_the_sum_of_one_minus_cosine():
 def test_a_tied_model_stays_near_and_another_one_does_not(old, new, tiny_dataset_path):
     near = mean_cosine(new["tied"], old["export"], tiny_dataset_path)
     far = mean_cosine(new["apart"], old["export"], tiny_dataset_path)
-    assert near > 0.9 > far
+    assert near > 0.8
+    assert far < 0.5
 
 
 def test_items_that_the_export_lacks_are_not_looked_at(old, tiny_dataset_path, tmp_path):
