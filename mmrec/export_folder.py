@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ SCHEMA = "mmrec.export"
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 PARTIAL_MANIFEST = "manifest.partial.json"
+
+# Ids that are looked for one by one in a column; for more a dictionary of all pays.
+_FEW_IDS = 8
 
 
 class ExportFolder:
@@ -96,9 +99,19 @@ class ExportFolder:
         return self._text_column("items.parquet", "title")
 
     @functools.cached_property
+    def bitmasks(self) -> np.ndarray:
+        """Bit m is set where modality m went into the item's vector. int32 (V,)"""
+        return self._table("items.parquet", ["modalities"])["modalities"].to_numpy()
+
+    def modalities_of(self, row: int) -> tuple[str, ...]:
+        """Names of the modalities that went into the vector at ``row``."""
+        bits = int(self.bitmasks[row])
+        return tuple(name for bit, name in enumerate(self.manifest["modalities"]) if bits >> bit & 1)
+
+    @functools.cached_property
     def attributes(self) -> pa.Table:
         """What items can be filtered by: columns of the dataset, in the order of the vectors. V rows"""
-        return self._table("items.parquet").drop_columns(["item_id", "title"])
+        return self._table("items.parquet").drop_columns(["item_id", "title", "modalities"])
 
     @functools.cached_property
     def table(self) -> pa.Table:
@@ -134,6 +147,16 @@ class ExportFolder:
             message, _, _ = unknown_name("item_id", str(item_id), self._row_of).partition("; known: ")
             raise DataError(f"{message}; {self.path / 'items.parquet'} lists all {self.num_items:,}")
         return row
+
+    def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Rows of item ids, in their order. int64 (n,)
+
+        Raises:
+            DataError: if the export has no such item; the message names the nearest id.
+        """
+        known = self._row_of if len(item_ids) > _FEW_IDS or "_row_of" in self.__dict__ else {}
+        rows = [known[one] if one in known else self.item_index(one) for one in item_ids]
+        return np.array(rows, dtype=np.int64)
 
     def vector(self, item_id: str) -> np.ndarray:
         """The vector of one item. float32 (D,)"""

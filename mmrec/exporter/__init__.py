@@ -9,8 +9,8 @@ Format of the export folder, version 2::
                          parts: [{file, rows, bytes, sha256, normalised}]; files: {name: {bytes, sha256}}. Written last.
     embeddings/part-00000.parquet ...   item_id string, vector fixed-size list of float32, modalities int32 bitmask,
                          source_hash string; no nulls; items in order of the dataset's item_idx, shard_items a part
-    items.parquet        item_id, title: what search shows; the attributes of the dataset: strings, numbers, truth
-                         values, dates as ISO strings; same order
+    items.parquet        item_id, title, modalities: what search shows; the attributes of the dataset: strings,
+                         numbers, truth values, dates as ISO strings; same order
     README.md            model card: what this is, how to load it, what it is for, its limits
     index.faiss          with --index: faiss.IndexFlatIP, exact; index_ids.parquet: item_id by position in the index
     model/               the checkpoint without training_state/: encodes queries and users;

@@ -315,7 +315,8 @@ def _finish(
     index: bool,
 ) -> int:
     """Write all but the parts, the manifest last; return the width of the vectors."""
-    items = item_table(dataset)
+    bitmasks = pa.concat_tables([pq.read_table(out / part["file"], columns=["modalities"]) for part in parts])
+    items = item_table(dataset, bitmasks["modalities"])
     files = {"items.parquet": _write_table(items, out, "items.parquet")} | _copy_model(checkpoint, out)
     for extra, write in extras.items():
         name = f"model/{extra}"
