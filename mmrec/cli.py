@@ -18,7 +18,8 @@ import tyro
 from mmrec.cli_arguments import log_to_stderr, refuse_repeated
 from mmrec.cli_check import check, print_dataset
 from mmrec.cli_compare import compare, drift, report
-from mmrec.cli_results import baselines, evaluate, explain, export
+from mmrec.cli_export import export
+from mmrec.cli_results import baselines, evaluate, explain
 from mmrec.cli_search import recommend, search
 from mmrec.cli_train import refit, train_preset, tune_preset
 from mmrec.errors import ConfigError, MMRecError, unknown_name
