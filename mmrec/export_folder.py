@@ -1,6 +1,6 @@
 """An export folder, opened for reading: its vectors, ids and titles, each file compared with the manifest's hash.
 
-Nothing here needs torch or the dataset. The format of the folder stands in ``mmrec/exporter.py``.
+Nothing here needs torch or the dataset. The format of the folder stands in ``mmrec/exporter``.
 
 Legend: V items of the export, D vector width.
 """
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 SCHEMA = "mmrec.export"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 PARTIAL_MANIFEST = "manifest.partial.json"
 
@@ -101,14 +101,17 @@ class ExportFolder:
     @functools.cached_property
     def bitmasks(self) -> np.ndarray:
         """Bit m is set where modality m went into the item's vector. int32 (V,)"""
-        if "modalities" in pq.read_schema(self.path / "items.parquet").names:
-            return self._table("items.parquet", ["modalities"])["modalities"].to_numpy()
-        return self.table["modalities"].to_numpy()
+        return self._table("items.parquet", ["modalities"])["modalities"].to_numpy()
 
     def modalities_of(self, row: int) -> tuple[str, ...]:
         """Names of the modalities that went into the vector at ``row``."""
         bits = int(self.bitmasks[row])
         return tuple(name for bit, name in enumerate(self.manifest["modalities"]) if bits >> bit & 1)
+
+    @functools.cached_property
+    def attributes(self) -> pa.Table:
+        """What items can be filtered by: columns of the dataset, in the order of the vectors. V rows"""
+        return self._table("items.parquet").drop_columns(["item_id", "title", "modalities"])
 
     @functools.cached_property
     def table(self) -> pa.Table:

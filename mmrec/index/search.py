@@ -1,7 +1,7 @@
 """Search in an export folder: the items nearest to an item or a vector, from the files alone.
 
 Nothing here needs torch or the dataset, so that a search answers at once. The format of the folder stands in
-``mmrec/exporter.py``. With ``index.faiss`` FAISS finds the candidates, without it a product over all vectors does; both
+``mmrec/exporter``. With ``index.faiss`` FAISS finds the candidates, without it a product over all vectors does; both
 ways score the candidates again in float64 and order them in the same way, so they answer alike.
 
 Legend: V items of the export, D vector width, C candidates.
