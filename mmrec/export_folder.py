@@ -99,6 +99,11 @@ class ExportFolder:
         return self._text_column("items.parquet", "title")
 
     @functools.cached_property
+    def attributes(self) -> pa.Table:
+        """What items can be filtered by: columns of the dataset, in the order of the vectors. V rows"""
+        return self._table("items.parquet").drop_columns(["item_id", "title"])
+
+    @functools.cached_property
     def table(self) -> pa.Table:
         """Item id, vector, modalities and source hash of all items, from the parts in order."""
         tables = []
