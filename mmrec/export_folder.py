@@ -104,6 +104,18 @@ class ExportFolder:
         return self._table("items.parquet").drop_columns(["item_id", "title"])
 
     @functools.cached_property
+    def bitmasks(self) -> np.ndarray:
+        """Bit m is set where modality m went into the item's vector. int32 (V,)"""
+        if "modalities" in pq.read_schema(self.path / "items.parquet").names:
+            return self._table("items.parquet", ["modalities"])["modalities"].to_numpy()
+        return self.table["modalities"].to_numpy()
+
+    def modalities_of(self, row: int) -> tuple[str, ...]:
+        """Names of the modalities that went into the vector at ``row``."""
+        bits = int(self.bitmasks[row])
+        return tuple(name for bit, name in enumerate(self.manifest["modalities"]) if bits >> bit & 1)
+
+    @functools.cached_property
     def table(self) -> pa.Table:
         """Item id, vector, modalities and source hash of all items, from the parts in order."""
         tables = []

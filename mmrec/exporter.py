@@ -8,7 +8,7 @@ Format of the export folder, version 1::
                          parts: [{file, rows, bytes, sha256, normalised}]; files: {name: {bytes, sha256}}. Written last.
     embeddings/part-00000.parquet ...   item_id string, vector fixed-size list of float32, modalities int32 bitmask,
                          source_hash string; no nulls; items in order of the dataset's item_idx, shard_items a part
-    items.parquet        item_id, title: what search shows; same order
+    items.parquet        item_id, title, modalities (bitmask): what search shows; same order
     index.faiss          with --index: faiss.IndexFlatIP, exact; index_ids.parquet: item_id by position in the index
     model/               the checkpoint without training_state/: encodes queries and users;
                          graphs/<modality>.pt: encoders of raw media, with their weights, for quick queries;
@@ -330,7 +330,9 @@ def _finish(
     index: bool,
 ) -> int:
     """Write all but the parts, the manifest last; return the width of the vectors."""
+    bitmasks = pa.concat_tables([pq.read_table(out / part["file"], columns=["modalities"]) for part in parts])
     items = pa.table({"item_id": [str(item_id) for item_id in dataset.item_ids], "title": dataset.titles})
+    items = items.append_column("modalities", bitmasks["modalities"])
     files = {"items.parquet": _write_table(items, out, "items.parquet")} | _copy_model(checkpoint, out)
     for extra, write in extras.items():
         name = f"model/{extra}"

@@ -65,6 +65,13 @@ def test_an_item_is_not_near_itself_and_titles_come_along(plain, tiny_dataset):
         assert hit.title == tiny_dataset.titles[tiny_dataset.item_index(hit.item_id)]
 
 
+def test_a_hit_names_the_modalities_that_made_its_vector(plain, indexed, tiny_dataset):
+    for export in (plain, indexed):
+        for hit in search_by_item(export, "i04", 100):
+            row = tiny_dataset.item_index(hit.item_id)
+            assert hit.modalities == tuple(name for name in tiny_dataset.modalities if tiny_dataset.present(name)[row])
+
+
 def test_equal_scores_stand_in_the_order_of_the_export(run_export, tmp_path):
     def two_directions(item_idx: np.ndarray) -> np.ndarray:
         return np.eye(2, dtype=np.float32)[item_idx % 2]
@@ -89,7 +96,7 @@ def test_a_user_without_events_gets_one_line_instead_of_chance(plain):
 
 def test_the_json_form_holds_what_the_hits_hold(plain):
     hits = search_by_item(plain, "i04", 2)
-    assert json.loads(hits_to_json(hits)) == [vars(hit) for hit in hits]
+    assert json.loads(hits_to_json(hits)) == [vars(hit) | {"modalities": list(hit.modalities)} for hit in hits]
 
 
 def test_vectors_come_in_any_order_asked_for(plain, encoder):

@@ -32,16 +32,23 @@ _SPARE_CANDIDATES = 16
 
 @dataclass(frozen=True)
 class Hit:
-    """One row of an answer. ``rank`` starts at 1; ``score`` is the inner product, for unit vectors the cosine."""
+    """One row of an answer.
+
+    Attributes:
+        rank: from 1.
+        score: the inner product, for unit vectors the cosine; with what ``bonus`` added.
+        modalities: what the item's vector was made of.
+    """
 
     rank: int
     item_id: str
     title: str
     score: float
+    modalities: tuple[str, ...]
 
 
 def hits_to_json(hits: Sequence[Hit]) -> str:
-    """The answer as a JSON list of objects with rank, item_id, title and score."""
+    """The answer as a JSON list of objects with the fields of :class:`Hit`."""
     return json.dumps([asdict(hit) for hit in hits], indent=1, ensure_ascii=False)
 
 
@@ -116,6 +123,12 @@ def search_by_vector(
     best = np.lexsort((candidates, -scores))[:k]
     found = zip(candidates[best], scores[best], strict=True)
     return [
-        Hit(rank, export.id_column[idx].as_py(), export.title_column[idx].as_py(), float(score))
+        Hit(
+            rank,
+            export.id_column[idx].as_py(),
+            export.title_column[idx].as_py(),
+            float(score),
+            export.modalities_of(idx),
+        )
         for rank, (idx, score) in enumerate(found, start=1)
     ]
