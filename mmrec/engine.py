@@ -30,9 +30,13 @@ from mmrec.index import Hit, recommend, search_by_item, search_by_vector
 
 if TYPE_CHECKING:
     from mmrec.blend import Blend
+    from mmrec.item_inputs import Prepare
     from mmrec.user_encoders import UserEncoder
 
-__all__ = ["Engine", "History", "Query"]
+__all__ = ["RAW_MODALITIES", "Engine", "History", "Query"]
+
+# What a new item can come with: a text, and files.
+RAW_MODALITIES = frozenset({"text", "image", "audio", "video"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +80,31 @@ class Engine:
 
     Args:
         export: the opened folder.
+        prepare: makes an encoder's input of a raw value, given the preprocessing and the value; a server lets another
+            process do it. The default does it here.
     """
 
-    def __init__(self, export: ExportFolder) -> None:
+    def __init__(self, export: ExportFolder, *, prepare: Prepare | None = None) -> None:
         self.export = export
+        self._prepare = prepare
+        self._loaded: frozenset[str] | None = None
 
     @classmethod
     def open(cls, path: Path | str) -> Engine:
         """Raises: DataError if the folder is no finished export, or damaged."""
         return cls(ExportFolder.open(path))
+
+    def load(self) -> None:
+        """Read now whatever an answer may need: afterwards none reads a file, and the folder may change.
+
+        From then on one model of all modalities encodes new items.
+        """
+        first = str(self.export.id_column[0])
+        self.export.vectors_of([first])
+        self.search(Query(item=first), k=1)
+        self.recommend(History(items=(first,), times=(0,), at=0), k=1)
+        self._loaded = frozenset(self.export.manifest["modalities"]) & RAW_MODALITIES
+        self._item_model(self._loaded)
 
     def encode_items(self, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Unit vectors of new items, float32 (I, D); only the encoders that they need are loaded.
@@ -97,9 +117,9 @@ class Engine:
         import torch
 
         records = [{name: _bytes(name, value) for name, value in record.items()} for record in records]
-        model = self._item_model(frozenset(name for record in records for name in record))
+        model = self._item_model(self._loaded or frozenset(name for record in records for name in record))
         with torch.inference_mode():
-            return model.encode_items(model.inputs.from_records(records)).numpy()
+            return model.encode_items(model.inputs.from_records(records, self._prepare)).numpy()
 
     def encode_users(self, histories: Sequence[History]) -> np.ndarray:
         """Unit vectors of users after their last event, float32 (U, D); zero for a user without events.
