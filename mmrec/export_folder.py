@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ SCHEMA = "mmrec.export"
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 PARTIAL_MANIFEST = "manifest.partial.json"
+
+# Ids that are looked for one by one in a column; for more a dictionary of all pays.
+_FEW_IDS = 8
 
 
 class ExportFolder:
@@ -135,6 +138,16 @@ class ExportFolder:
             message, _, _ = unknown_name("item_id", str(item_id), self._row_of).partition("; known: ")
             raise DataError(f"{message}; {self.path / 'items.parquet'} lists all {self.num_items:,}")
         return row
+
+    def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Rows of item ids, in their order. int64 (n,)
+
+        Raises:
+            DataError: if the export has no such item; the message names the nearest id.
+        """
+        known = self._row_of if len(item_ids) > _FEW_IDS or "_row_of" in self.__dict__ else {}
+        rows = [known[one] if one in known else self.item_index(one) for one in item_ids]
+        return np.array(rows, dtype=np.int64)
 
     def vector(self, item_id: str) -> np.ndarray:
         """The vector of one item. float32 (D,)"""

@@ -165,7 +165,7 @@ def test_a_wrong_count_is_refused(plain):
 
 def test_search_loads_neither_torch_nor_other_slow_packages(indexed):
     program = (
-        "import sys, mmrec; from mmrec.engine import Query; mmrec.load(sys.argv[1]).search(Query(item='i04'), 3);"
+        "import sys, mmrec; from mmrec.engine import Query; mmrec.load(sys.argv[1]).search(Query(items=['i04']), 3);"
         "print([name for name in ('torch', 'transformers', 'polars', 'pandas', 'scipy') if name in sys.modules])"
     )
     done = subprocess.run(
