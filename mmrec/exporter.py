@@ -9,7 +9,7 @@ Format of the export folder, version 1::
     embeddings/part-00000.parquet ...   item_id string, vector fixed-size list of float32, modalities int32 bitmask,
                          source_hash string; no nulls; items in order of the dataset's item_idx, shard_items a part
     items.parquet        item_id, title, modalities (bitmask): what search shows; same order
-    index.faiss          with --index: faiss.IndexFlatIP, exact; index_ids.parquet: item_id by position in the index
+    index.faiss, index_ids.parquet, ...   with --index: ``mmrec/index/__init__.py``
     model/               the checkpoint without training_state/: encodes queries and users;
                          graphs/<modality>.pt: encoders of raw media, with their weights, for quick queries;
                          blend.json, blend.npz: what a counting baseline adds to the scores, with --blend
@@ -22,10 +22,8 @@ and its bytes are those of an uninterrupted one. The folder names no time and no
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +34,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmrec.atomic_files import commit, write_json, write_table
 from mmrec.data.dataset import Dataset
 from mmrec.errors import CheckpointError, ConfigError, DataError
 from mmrec.export_folder import (
@@ -47,6 +46,7 @@ from mmrec.export_folder import (
     check_file,
     read_manifest,
 )
+from mmrec.index.build import IndexConfig, finish_index
 
 __all__ = ["ExportReport", "export"]
 
@@ -79,7 +79,7 @@ def export(
     presence: np.ndarray,
     modalities: tuple[str, ...],
     extras: Mapping[str, Callable[[Path], object]] | None = None,
-    index: bool = False,
+    index: IndexConfig | None = None,
     since: Path | None = None,
     shard_items: int = 8192,
     overwrite: bool = False,
@@ -98,7 +98,7 @@ def export(
             finds a medium unreadable; the bitmask tells what went into the vector.
         modalities: names of the columns of ``presence``.
         extras: further files of ``out/model``, by their paths in it, and what writes each.
-        index: also write a FAISS index.
+        index: also build an index; None keeps the one that there is.
         since: earlier export; vectors of items that have not changed since are copied from it bit for bit.
         shard_items: items a part.
         overwrite: replace a finished export, or one of another model or dataset.
@@ -128,7 +128,7 @@ def export(
             parts.append(done[name])
         else:
             parts.append(writer.write(out, name, item_idx))
-            _write_json(out / PARTIAL_MANIFEST, identity | {"parts": parts})
+            write_json(out / PARTIAL_MANIFEST, identity | {"parts": parts})
         if progress:
             progress(len(item_idx))
     dim = _finish(out, identity, parts, dataset, checkpoint, extras or {}, index)
@@ -167,7 +167,7 @@ def _start(out: Path, identity: dict[str, Any], overwrite: bool) -> dict[str, di
             f"{out} holds {_what(found)}, this is {_what(identity)}; choose another --out, or --overwrite replaces it"
         )
     (out / "embeddings").mkdir(parents=True, exist_ok=True)
-    _write_json(out / PARTIAL_MANIFEST, identity | {"parts": []})
+    write_json(out / PARTIAL_MANIFEST, identity | {"parts": []})
     return {}
 
 
@@ -276,7 +276,7 @@ class _Parts:
             (pa.field("source_hash", pa.string(), nullable=False), pa.array(hashes, pa.string())),
         ]
         table = pa.Table.from_arrays([array for _, array in columns], schema=pa.schema([field for field, _ in columns]))
-        entry = _write_table(table, out, name)
+        entry = write_table(out / name, table)
         lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
         normalised = bool((np.abs(lengths - 1) <= _UNIT_LENGTH_TOLERANCE).all())
         return {"file": name, "rows": len(item_idx), **entry, "normalised": normalised}
@@ -327,16 +327,16 @@ def _finish(
     dataset: Dataset,
     checkpoint: Path,
     extras: Mapping[str, Callable[[Path], object]],
-    index: bool,
+    index: IndexConfig | None,
 ) -> int:
     """Write all but the parts, the manifest last; return the width of the vectors."""
     bitmasks = pa.concat_tables([pq.read_table(out / part["file"], columns=["modalities"]) for part in parts])
     items = pa.table({"item_id": [str(item_id) for item_id in dataset.item_ids], "title": dataset.titles})
     items = items.append_column("modalities", bitmasks["modalities"])
-    files = {"items.parquet": _write_table(items, out, "items.parquet")} | _copy_model(checkpoint, out)
+    files = {"items.parquet": write_table(out / "items.parquet", items)} | _copy_model(checkpoint, out)
     for extra, write in extras.items():
         name = f"model/{extra}"
-        files[name] = _commit(out / name, write)
+        files[name] = commit(out / name, write)
     dim = pq.read_schema(out / parts[0]["file"]).field("vector").type.list_size
     manifest = identity | {
         "dim": dim,
@@ -346,10 +346,9 @@ def _finish(
         "parts": parts,
         "files": files,
     }
-    indexed = (out / MANIFEST).is_file() and "index.faiss" in read_manifest(out)["files"]
-    if index or indexed:
-        files |= _write_index(ExportFolder(out, manifest | {"files": {}}), items)
-    _write_json(out / MANIFEST, manifest)
+    before = read_manifest(out) if (out / MANIFEST).is_file() else None
+    finish_index(ExportFolder(out, manifest), before, index)
+    write_json(out / MANIFEST, manifest)
     (out / PARTIAL_MANIFEST).unlink(missing_ok=True)
     return dim
 
@@ -360,41 +359,5 @@ def _copy_model(checkpoint: Path, out: Path) -> dict[str, dict[str, Any]]:
         relative = path.relative_to(checkpoint)
         if path.is_file() and relative.parts[0] != "training_state":
             name = f"model/{relative.as_posix()}"
-            files[name] = _commit(out / name, lambda temporary, path=path: shutil.copyfile(path, temporary))
+            files[name] = commit(out / name, lambda temporary, path=path: shutil.copyfile(path, temporary))
     return files
-
-
-def _write_index(export: ExportFolder, items: pa.Table) -> dict[str, dict[str, Any]]:
-    import faiss
-
-    index = faiss.IndexFlatIP(export.dim)
-    index.add(export.vectors)
-    return {
-        "index.faiss": _commit(export.path / "index.faiss", lambda path: faiss.write_index(index, str(path))),
-        "index_ids.parquet": _write_table(items.select(["item_id"]), export.path, "index_ids.parquet"),
-    }
-
-
-def _write_table(table: pa.Table, out: Path, name: str) -> dict[str, Any]:
-    # Vectors, most of the bytes, do not compress; a dictionary of them would only cost time.
-    return _commit(out / name, lambda path: pq.write_table(table, path, compression="none", use_dictionary=False))
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    _commit(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def _commit(path: Path, write: Callable[[Path], object]) -> dict[str, Any]:
-    """Write a file so that it appears under its name whole or not at all; return its size and sha256."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-        entry = {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-    return entry
