@@ -18,6 +18,7 @@ import tyro
 from mmrec.cli_arguments import log_to_stderr, refuse_repeated
 from mmrec.cli_check import check, print_dataset
 from mmrec.cli_compare import compare, drift, report
+from mmrec.cli_index import index
 from mmrec.cli_results import baselines, evaluate, explain, export
 from mmrec.cli_search import recommend, search
 from mmrec.cli_train import refit, train_preset, tune_preset
@@ -47,6 +48,7 @@ Train recommenders on what items look, read, sound and move like.
   compare     results folders beside each other, with paired tests
   drift       what changed between two exports, datasets, periods or evaluations
   export      a checkpoint -> item embeddings (Parquet, manifest, index)
+  index       an export -> its index built again, updated, or without some items
   explain     which modality made an item's vector
   search      items nearest to an item, a text or a media file
   recommend   items for a user or for a list of items
@@ -132,6 +134,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "compare": _command(compare),
     "drift": _command(drift),
     "export": _command(export),
+    "index": _command(index),
     "explain": _command(explain),
     "search": _command(search),
     "recommend": _command(recommend),

@@ -144,6 +144,7 @@ def export(
     data: Path,
     out: Path,
     index: bool = False,
+    recall: float | None = None,
     since: Path | None = None,
     blend: bool = False,
     overwrite: bool = False,
@@ -156,17 +157,22 @@ def export(
         checkpoint: run folder (its best checkpoint) or checkpoint folder.
         data: the dataset that it was trained on.
         out: export folder.
-        index: also write a FAISS index.
+        index: also build an index (`mmrec index` has more settings).
+        recall: with --index: share of the exact answer that it is to find, by default .98.
         since: earlier export of the same model; items that have not changed are copied from it.
         blend: also export what sequential rules (item-kNN for sets) add to the scores, for recommend and evaluate.
         overwrite: replace an export of another model or dataset at OUT.
     """
     from mmrec.exporter import UserSide
     from mmrec.exporter import export as write_export
+    from mmrec.index.build import IndexConfig
     from mmrec.inference import encode_catalog, graph_writers, use_feature_caches
     from mmrec.model import model_hash
     from mmrec.training.evaluation import open_checkpoint, vectors_of_checkpoint
 
+    if recall is not None and not index:
+        raise ConfigError("--recall is of an index; give --index too")
+    indexed = None if not index else IndexConfig() if recall is None else IndexConfig(recall=recall)
     folder, dataset, model, catalog = open_checkpoint(checkpoint, data)
     extras = graph_writers(model, catalog)
     use_feature_caches(model, catalog, fill=False)
@@ -183,7 +189,7 @@ def export(
             modalities=model.inputs.modalities,
             user_side=UserSide.of(model, dataset),
             extras=extras,
-            index=index,
+            index=indexed,
             since=since,
             overwrite=overwrite,
             progress=advance,
