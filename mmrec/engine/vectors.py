@@ -71,6 +71,8 @@ class Encoders:
         """Unit vectors of new items, float32 (I, D)."""
         import torch
 
+        from mmrec.matryoshka import narrow
+
         read = [{name: _value(name, value) for name, value in record.items()} for record in records]
         for name in sorted({name for record in read for name in record}):
             if name not in self.modalities:
@@ -80,7 +82,8 @@ class Encoders:
             raise ConfigError(f"record {empty[0] + 1} of {len(read)} is empty; give a text or media of each new item")
         model = self.item_model({name for record in read for name in record})
         with self._encoding, torch.inference_mode():
-            return model.encode_items(model.inputs.from_records(read)).numpy()
+            vectors = model.encode_items(model.inputs.from_records(read))
+            return (vectors if self._export is None else narrow(vectors, self._export.dim)).numpy()
 
     def users(self, histories: Sequence[History]) -> np.ndarray:
         """Unit vectors of users after their last event, all in one packed pass; float32 (U, D)."""
