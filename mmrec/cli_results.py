@@ -161,6 +161,7 @@ def export(
         blend: also export what sequential rules (item-kNN for sets) add to the scores, for recommend and evaluate.
         overwrite: replace an export of another model or dataset at OUT.
     """
+    from mmrec.exporter import UserSide
     from mmrec.exporter import export as write_export
     from mmrec.inference import encode_catalog, graph_writers, use_feature_caches
     from mmrec.model import model_hash
@@ -180,6 +181,7 @@ def export(
             model_hash=model_hash(folder),
             presence=catalog.present,
             modalities=model.inputs.modalities,
+            user_side=UserSide.of(model, dataset),
             extras=extras,
             index=index,
             since=since,
