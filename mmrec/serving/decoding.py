@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mmrec.media.isolated import IsolatedDecoder
@@ -41,17 +41,10 @@ class UploadDecoder:
         return self._isolated(_prepare, preprocessing, raw) if isinstance(raw, bytes) else preprocessing(raw)
 
     def start(self) -> None:
-        """Start all processes: their imports take seconds, which no request should wait for."""
-        started = threading.Barrier(self._num_processes)
-        threads = [threading.Thread(target=self._start_one, args=(started,)) for _ in range(self._num_processes)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    def _start_one(self, started: threading.Barrier) -> None:
-        started.wait()
-        self._isolated(_prepare, len, b"")
+        """Start all processes: their imports take seconds, which the first uploads need not wait for."""
+        with ThreadPoolExecutor(self._num_processes) as pool:  # each call takes a process that is idle, or a new one
+            for started in [pool.submit(self._isolated, _prepare, len, b"") for _ in range(self._num_processes)]:
+                started.result()
 
     def close(self) -> None:
         """End all processes."""
