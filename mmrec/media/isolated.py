@@ -195,10 +195,7 @@ class _Child:
 
 def _serve(descriptor: int, timeout_s: float, memory_bytes: int, imports: tuple[str, ...]) -> None:
     """The child's side."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # often sent to a whole group; they are for the parent
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group, they are for the parent
         signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     parent = os.getppid()
