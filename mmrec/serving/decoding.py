@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mmrec.media.isolated import IsolatedDecoder
-from mmrec.modality_encoders import Preprocessing
 
 __all__ = ["UploadDecoder"]
 
@@ -25,7 +25,7 @@ _IMPORTS = (
 
 
 class UploadDecoder:
-    """Makes an encoder's input of an upload, in another process; of anything else here.
+    """Makes an encoder's input of an upload, in another process.
 
     Args:
         timeout_s: longest time of one file.
@@ -36,9 +36,12 @@ class UploadDecoder:
         self._isolated = IsolatedDecoder(timeout_s, _MEMORY_BYTES, imports=_IMPORTS)
         self._num_processes = num_processes
 
-    def __call__(self, preprocessing: Preprocessing, raw: Any) -> Any:
-        """Raises: MediaError if the file cannot be used; IsolationError if it does harm to its decoder."""
-        return self._isolated(_prepare, preprocessing, raw) if isinstance(raw, bytes) else preprocessing(raw)
+    def __call__(self, preprocessing: Callable[[bytes], Any], data: bytes) -> Any:
+        """What the preprocessing makes of the file.
+
+        Raises: MediaError if the file cannot be used; IsolationError if it does harm to its decoder.
+        """
+        return self._isolated(_prepare, preprocessing, data)
 
     def start(self) -> None:
         """Start all processes: their imports take seconds, which the first uploads need not wait for."""
@@ -51,5 +54,5 @@ class UploadDecoder:
         self._isolated.close()
 
 
-def _prepare(preprocessing: Any, raw: bytes) -> Any:
-    return preprocessing(raw)
+def _prepare(preprocessing: Callable[[bytes], Any], data: bytes) -> Any:
+    return preprocessing(data)
