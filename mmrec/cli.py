@@ -21,6 +21,7 @@ from mmrec.cli_compare import compare, drift, report
 from mmrec.cli_index import index
 from mmrec.cli_results import baselines, evaluate, explain, export
 from mmrec.cli_search import recommend, search
+from mmrec.cli_serve import serve
 from mmrec.cli_train import refit, train_preset, tune_preset
 from mmrec.errors import ConfigError, MMRecError, unknown_name
 
@@ -52,6 +53,7 @@ Train recommenders on what items look, read, sound and move like.
   explain     which modality made an item's vector
   search      items nearest to an item, a text or a media file
   recommend   items for a user or for a list of items
+  serve       these and more over HTTP
   report      metrics.json -> report.html
 
 --debug shows the traceback of an error.
@@ -138,5 +140,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "explain": _command(explain),
     "search": _command(search),
     "recommend": _command(recommend),
+    "serve": _command(serve),
     "report": _command(report),
 }
