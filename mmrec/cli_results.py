@@ -31,6 +31,7 @@ def evaluate(
     embeddings: Path | None = None,
     part: Literal["test", "valid"] = "test",
     blend: bool = False,
+    dim: int | None = None,
     baselines: bool = True,
     category: str | None = None,
     provider: str | None = None,
@@ -44,10 +45,12 @@ def evaluate(
         checkpoint: run folder (its best checkpoint) or checkpoint folder.
         data: dataset folder.
         out: folder for the results; must not exist.
-        embeddings: an export to evaluate instead of a checkpoint: its vectors and its user encoder alone.
+        embeddings: an export to evaluate instead of a checkpoint: its vectors and its user encoder alone. With a
+            CHECKPOINT too, its users against the export's vectors, if it was trained to be compatible with them.
         part: test, or valid to look without touching the test part.
         blend: add what sequential rules (item-kNN for sets) say to the model's scores, weighted by validation; with
             --embeddings, the blend that was exported.
+        dim: first dimensions of the vectors that count, a width of --model.matryoshka; the default is all.
         baselines: fit and rank the baselines (`mmrec baselines`) on the same queries.
         category: attribute column of the items: slices by its values, and whether lists have the user's mix of them.
         provider: attribute column of the items: who is shown more, or less, than is taken of theirs.
@@ -63,17 +66,21 @@ def evaluate(
     from mmrec.test_reads import claim_test_read
     from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
 
-    if (checkpoint is None) == (embeddings is None):
-        raise ConfigError("give either a CHECKPOINT or --embeddings EXPORT")
+    if checkpoint is None and embeddings is None:
+        raise ConfigError("give a CHECKPOINT, or --embeddings EXPORT, or both")
+    if dim is not None and embeddings is not None:
+        raise ConfigError("an export has the dimensions that it was exported with; --dim is for checkpoints")
+    if blend and checkpoint is not None and embeddings is not None:
+        raise ConfigError("--blend belongs to the export's own model; leave it out, or the CHECKPOINT")
     if out.exists() and not overwrite:
         raise DataError(f"{out} exists already; give another --out, or --overwrite to replace it")
+    if checkpoint is not None and part == "test":
+        claim_test_read(checkpoint)
     if embeddings is not None:
-        given = vectors_of_export(embeddings, data, part)
+        given = vectors_of_export(embeddings, data, part, users_of=checkpoint)
     else:
         assert checkpoint is not None
-        if part == "test":
-            claim_test_read(checkpoint)
-        given = vectors_of_checkpoint(checkpoint, data, part)
+        given = vectors_of_checkpoint(checkpoint, data, part, dim=dim)
     if blend:
         blended = given.blend() if embeddings is None else Blend.load(embeddings / "model")
         result = score_blend(given.split, part, given.users, given.items, blended)
@@ -154,6 +161,7 @@ def export(
         blend: also export what sequential rules (item-kNN for sets) add to the scores, for recommend and evaluate.
         overwrite: replace an export of another model or dataset at OUT.
     """
+    from mmrec.exporter import UserSide
     from mmrec.exporter import export as write_export
     from mmrec.inference import encode_catalog, graph_writers, use_feature_caches
     from mmrec.model import model_hash
@@ -173,6 +181,7 @@ def export(
             model_hash=model_hash(folder),
             presence=catalog.present,
             modalities=model.inputs.modalities,
+            user_side=UserSide.of(model, dataset),
             extras=extras,
             index=index,
             since=since,

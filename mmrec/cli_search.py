@@ -37,7 +37,8 @@ def _short_process() -> Iterator[None]:
 @_short_process()
 def search(
     export: Positional[Path],
-    item: str | None = None,
+    items: tuple[str, ...] = (),
+    history: tuple[str, ...] = (),
     text: str | None = None,
     image: Path | None = None,
     audio: Path | None = None,
@@ -45,11 +46,14 @@ def search(
     k: int = 10,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Items of an export nearest to an item, or to a text and media files taken together as one new item.
+    """Items of an export nearest to items, a history, and a text and media files taken together as one new item.
+
+    Of several parts the direction of the sum of their unit vectors is searched near.
 
     Args:
         export: folder made by `mmrec export`.
-        item: id of an item of the export.
+        items: ids of items of the export, in any order.
+        history: ids of items that a user took, oldest first; the user's vector is a part of the query.
         text: any text, where the model encodes text.
         image: picture file.
         audio: sound file.
@@ -57,13 +61,12 @@ def search(
         k: number of answers.
         as_json: print JSON instead of a table.
     """
-    from mmrec.engine import Engine, Query
+    from mmrec.engine import Engine, History, Query
 
     record: dict[str, Any] = {} if text is None else {"text": text}
     record |= {name: path for name, path in (("image", image), ("audio", audio), ("video", video)) if path is not None}
-    if (item is None) == (not record):
-        raise ConfigError("give either --item ID, or --text and media files; not both, not neither")
-    _print_hits(Engine.open(export).search(Query(item=item, record=record), k), as_json)
+    query = Query(items=items, record=record, history=History(items=history) if history else None)
+    _print_hits(Engine.open(export).search(query, k), as_json)
 
 
 @_short_process()
@@ -74,6 +77,7 @@ def recommend(
     user: str | None = None,
     data: Path | None = None,
     at: int | None = None,
+    disliked: tuple[str, ...] = (),
     k: int = 10,
     blend: bool = True,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
@@ -87,6 +91,7 @@ def recommend(
         user: user id in the dataset; needs --data.
         data: dataset folder with the user's history.
         at: when the next item is asked for, seconds since 1970; for models that are told. The default is now.
+        disliked: item ids that the user dislikes: answers turn away from them.
         k: number of answers.
         blend: add the exported counts to the scores, where the export has them (`mmrec export --blend`).
         as_json: print JSON instead of a table.
@@ -97,7 +102,7 @@ def recommend(
     if bool(items) == (user is not None):
         raise ConfigError("give either --items ID [ID ...] or --user ID with --data DATASET")
     taken, when = (items, times or None) if user is None else _history_of(user, data)
-    history = History(items=taken, times=when, at=at)
+    history = History(items=taken, times=when, at=at, disliked=disliked)
     if engine.reads_times and when is None:
         raise ConfigError(
             "this model reads when items were taken; give --times, one for each item (seconds since 1970)"

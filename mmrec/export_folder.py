@@ -1,6 +1,6 @@
 """An export folder, opened for reading: its vectors, ids and titles, each file compared with the manifest's hash.
 
-Nothing here needs torch or the dataset. The format of the folder stands in ``mmrec/exporter.py``.
+Nothing here needs torch or the dataset. The format of the folder stands in ``mmrec/exporter``.
 
 Legend: V items of the export, D vector width.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,17 @@ __all__ = [
     "SCHEMA_VERSION",
     "ExportFolder",
     "check_file",
+    "read_file",
     "read_manifest",
 ]
 
 SCHEMA = "mmrec.export"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 PARTIAL_MANIFEST = "manifest.partial.json"
+
+# Ids that are looked for one by one in a column; for more a dictionary of all pays.
+_FEW_IDS = 8
 
 
 class ExportFolder:
@@ -45,6 +49,7 @@ class ExportFolder:
     def __init__(self, path: Path, manifest: dict[str, Any]):
         self.path = path
         self.manifest = manifest
+        self.searcher: Any = None  # kept by mmrec.index once a search has opened it
 
     @classmethod
     def open(cls, path: Path | str, *, verify: bool = False) -> ExportFolder:
@@ -88,7 +93,7 @@ class ExportFolder:
     @functools.cached_property
     def id_column(self) -> pa.Array:
         """``item_ids`` in Arrow: one search needs a few of them, and making Python strings of all takes its time."""
-        return self._text_column("index_ids.parquet" if self.has_index else "items.parquet", "item_id")
+        return self._text_column("items.parquet", "item_id")
 
     @functools.cached_property
     def title_column(self) -> pa.Array:
@@ -96,27 +101,39 @@ class ExportFolder:
         return self._text_column("items.parquet", "title")
 
     @functools.cached_property
+    def attributes(self) -> pa.Table:
+        """What items can be filtered by: columns of the dataset, in the order of the vectors. V rows"""
+        return self._table("items.parquet").drop_columns(["item_id", "title"])
+
+    @functools.cached_property
+    def bitmasks(self) -> np.ndarray:
+        """Bit m is set where modality m went into the item's vector. int32 (V,)"""
+        return self.read_table("items.parquet", ["modalities"])["modalities"].to_numpy()
+
+    def modalities_of(self, row: int) -> tuple[str, ...]:
+        """Names of the modalities that went into the vector at ``row``."""
+        bits = int(self.bitmasks[row])
+        return tuple(name for bit, name in enumerate(self.manifest["modalities"]) if bits >> bit & 1)
+
+    @functools.cached_property
+    def attributes(self) -> pa.Table:
+        """What items can be filtered by: columns of the dataset, in the order of the vectors. V rows"""
+        return self.read_table("items.parquet").drop_columns(["item_id", "title", "modalities"])
+
+    @functools.cached_property
     def table(self) -> pa.Table:
         """Item id, vector, modalities and source hash of all items, from the parts in order."""
-        tables = []
-        for part in self.manifest["parts"]:
-            tables.append(self._table(part["file"]))
-            if tables[-1].num_rows != part["rows"]:
-                raise DataError(
-                    f"{self.path / part['file']} has {tables[-1].num_rows:,} rows but the manifest says "
-                    f"{part['rows']:,}; export again"
-                )
-        return pa.concat_tables(tables)
+        return pa.concat_tables(self._parts())
 
     @functools.cached_property
     def vectors(self) -> np.ndarray:
         """All vectors, as exported. float32 (V, D)"""
-        chunks = [chunk.flatten().to_numpy() for chunk in self.table["vector"].chunks]
-        return np.concatenate(chunks).reshape(self.num_items, self.dim)
+        return _matrix(self.table, self.dim)
 
-    @property
-    def has_index(self) -> bool:
-        return "index.faiss" in self.manifest["files"]
+    def vector_blocks(self) -> Iterator[np.ndarray]:
+        """All vectors in order, one part after the other, for exports larger than memory. float32 (n, D)"""
+        for table in self._parts(["vector"]):
+            yield _matrix(table, self.dim)
 
     def item_index(self, item_id: str) -> int:
         """Row of an item id.
@@ -130,9 +147,19 @@ class ExportFolder:
             raise DataError(f"{message}; {self.path / 'items.parquet'} lists all {self.num_items:,}")
         return row
 
+    def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Rows of item ids, in their order. int64 (n,)
+
+        Raises:
+            DataError: if the export has no such item; the message names the nearest id.
+        """
+        known = self._row_of if len(item_ids) > _FEW_IDS or "_row_of" in self.__dict__ else {}
+        rows = [known[one] if one in known else self.item_index(one) for one in item_ids]
+        return np.array(rows, dtype=np.int64)
+
     def vector(self, item_id: str) -> np.ndarray:
         """The vector of one item. float32 (D,)"""
-        return self.rows(np.array([self.item_index(item_id)]))[0]
+        return self.vectors[self.item_index(item_id)]
 
     def vectors_of(self, item_ids: Iterable[str]) -> np.ndarray:
         """Vectors of the given items in the given order, for example that of a dataset. float32 (n, D)
@@ -149,44 +176,31 @@ class ExportFolder:
             )
         return self.vectors[[self._row_of[item_id] for item_id in item_ids]]
 
-    def rows(self, idx: np.ndarray) -> np.ndarray:
-        """Vectors at the given rows. float32 (n, D)"""
-        if self.has_index and "vectors" not in self.__dict__:
-            return self._faiss.reconstruct_batch(np.ascontiguousarray(idx, dtype=np.int64))
-        return self.vectors[idx]
-
-    def candidates(self, vector: np.ndarray, num: int) -> np.ndarray:
-        """Rows of the ``num`` greatest inner products with ``vector``, in no particular order. (num,)"""
-        if self.has_index:
-            _, found = self._faiss.search(vector[None], num)
-            return found[0]
-        if num == self.num_items:
-            return np.arange(num)
-        return np.argpartition(self.vectors @ vector, -num)[-num:]
-
     @functools.cached_property
     def _row_of(self) -> dict[str, int]:
         return {item_id: row for row, item_id in enumerate(self.id_column.to_pylist())}
 
-    @functools.cached_property
-    def _faiss(self) -> Any:
-        import faiss
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file of the folder, compared with the manifest.
 
-        check_file(self.path, "index.faiss", self.files["index.faiss"], content=True)
-        index = faiss.read_index(str(self.path / "index.faiss"))
-        if (index.ntotal, index.d) != (self.num_items, self.dim):
-            raise DataError(
-                f"{self.path / 'index.faiss'} holds {index.ntotal:,} vectors of {index.d} dimensions but the manifest "
-                f"says {self.num_items:,} of {self.dim}; export again with --index"
-            )
-        return index
-
-    def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        data = check_file(self.path, name, self.files[name], content=True)
+        Raises:
+            DataError: if it is missing or damaged.
+        """
+        data = read_file(self.path, name, self.files[name])
         return pq.read_table(pa.BufferReader(data), columns=columns)
 
+    def _parts(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        for part in self.manifest["parts"]:
+            table = self.read_table(part["file"], columns)
+            if table.num_rows != part["rows"]:
+                raise DataError(
+                    f"{self.path / part['file']} has {table.num_rows:,} rows but the manifest says "
+                    f"{part['rows']:,}; export again"
+                )
+            yield table
+
     def _text_column(self, name: str, column: str) -> pa.Array:
-        texts = self._table(name, [column])[column].combine_chunks()
+        texts = self.read_table(name, [column])[column].combine_chunks()
         if len(texts) != self.num_items:
             raise DataError(
                 f"{self.path / name} has {len(texts):,} rows but the export has {self.num_items:,} items; export again"
@@ -219,8 +233,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_file(root: Path, name: str, entry: dict[str, Any], *, content: bool) -> bytes:
-    """Compare a file with the size, and with ``content`` the sha256, that the manifest gives; return what was read.
+def check_file(root: Path, name: str, entry: dict[str, Any], *, content: bool) -> None:
+    """Compare a file with the size, and with ``content`` the sha256, that the manifest gives; blocks of it in memory.
 
     Raises:
         DataError: if the file is missing or damaged; the message names it.
@@ -233,11 +247,28 @@ def check_file(root: Path, name: str, entry: dict[str, Any], *, content: bool) -
             f"{path} is damaged: {size:,} bytes, the manifest says {entry['bytes']:,}; "
             "run the same `mmrec export` again to restore it"
         )
-    if not content:
-        return b""
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+    if content:
+        with path.open("rb") as file:
+            _check_sha256(path, hashlib.file_digest(file, "sha256").hexdigest(), entry)
+
+
+def read_file(root: Path, name: str, entry: dict[str, Any]) -> bytes:
+    """The content of a file that is as the manifest says.
+
+    Raises: as :func:`check_file`.
+    """
+    check_file(root, name, entry, content=False)
+    data = (root / name).read_bytes()
+    _check_sha256(root / name, hashlib.sha256(data).hexdigest(), entry)
+    return data
+
+
+def _check_sha256(path: Path, found: str, entry: dict[str, Any]) -> None:
+    if found != entry["sha256"]:
         raise DataError(
             f"{path} is damaged: its sha256 is not the manifest's; run the same `mmrec export` again to restore it"
         )
-    return data
+
+
+def _matrix(table: pa.Table, dim: int) -> np.ndarray:
+    return np.concatenate([chunk.flatten().to_numpy() for chunk in table["vector"].chunks]).reshape(-1, dim)

@@ -22,6 +22,7 @@ from mmrec.data.sequences import Sequences, pack, ragged_range
 from mmrec.distributed import dealt_in_turn, gather_dealt, rank, world_size
 from mmrec.item_encoder import ItemEncoder, ItemTokens
 from mmrec.item_inputs import CatalogInputs, parts_of
+from mmrec.matryoshka import narrow, widen
 from mmrec.modality_encoders.foundation import FoundationEncoder
 from mmrec.modality_encoders.foundation.preprocessing import FoundationPreprocessing
 from mmrec.modality_encoders.graph import graph_writer
@@ -317,7 +318,7 @@ def encode_histories(
     gives it the rank of chance.
 
     Args:
-        vectors: vectors of the whole catalogue. ("V", "D")
+        vectors: vectors of the whole catalogue, of the model's width or one that it was trained at. ("V", "D")
         history: the known events; only the last ``max_length`` are read.
         query_times: when each history's next item is asked for, for encoders that are told. ("Q",)
         chunk_events: events encoded at once, one history at least, so that memory does not grow with the lengths.
@@ -330,7 +331,8 @@ def encode_histories(
     chunks = (np.cumsum(num_read) - num_read) // chunk_events  # of each history's first event
     for rows in np.split(filled, np.flatnonzero(np.diff(chunks)) + 1) if len(filled) else ():
         batch = _last_events(history, rows, user_encoder.max_length, query_times).to(vectors.device)
-        after = F.normalize(user_encoder(vectors[batch.item_idx], batch), dim=-1)
+        events = widen(vectors[batch.item_idx], user_encoder.dim)
+        after = narrow(F.normalize(user_encoder(events, batch), dim=-1), vectors.shape[1])
         users[torch.from_numpy(rows).to(vectors.device)] = after[batch.offsets[1:] - 1].float()
     user_encoder.train(was_training)
     return users

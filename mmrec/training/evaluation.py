@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mmrec.blend import Blend, fit_blend, refit_blend
+from mmrec.compatibility import check_compatible
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Split, make_split
 from mmrec.errors import DataError
@@ -19,6 +20,7 @@ from mmrec.evaluator import Part, queries_of
 from mmrec.export_folder import ExportFolder
 from mmrec.inference import encode_catalog, encode_histories, use_feature_caches
 from mmrec.item_inputs import CatalogInputs
+from mmrec.matryoshka import check_width, narrow
 from mmrec.model import Recommender, load_model, load_user_encoder, model_hash
 from mmrec.training.checkpoint import check_dataset, find_checkpoint
 from mmrec.user_encoders import UserEncoder
@@ -78,24 +80,32 @@ def open_checkpoint(checkpoint: Path, data: Path) -> tuple[Path, Dataset, Recomm
     return folder, dataset, model, CatalogInputs(dataset, model.inputs)
 
 
-def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part) -> Vectors:
+def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part, *, dim: int | None = None) -> Vectors:
     """Encode catalogue and histories with the model of a run folder or checkpoint folder.
 
-    Raises: CheckpointError if there is none, or if it was trained on other data.
+    Args:
+        dim: width to which the vectors are cut, one that the model was trained at; None: whole.
+
+    Raises: CheckpointError if there is none, or if it was trained on other data; ConfigError for another width.
     """
     folder, dataset, model, catalog = open_checkpoint(checkpoint, data)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     started = time.perf_counter()
     use_feature_caches(model, catalog, fill=False)
-    items = encode_catalog(model, catalog, np.arange(dataset.num_items))
+    width = model.config.item_encoder.dim if dim is None else dim
+    check_width(width, model.config.matryoshka, model.config.item_encoder.dim)
+    items = narrow(encode_catalog(model, catalog, np.arange(dataset.num_items)), width)
     seconds = {"encode_items_s": time.perf_counter() - started}
     return _with_users(folder, dataset, items, model.user_encoder, part, seconds)
 
 
-def vectors_of_export(export: Path, data: Path, part: Part) -> Vectors:
-    """Take the catalogue from an export's Parquet parts and encode histories with the user encoder that it carries.
+def vectors_of_export(export: Path, data: Path, part: Part, *, users_of: Path | None = None) -> Vectors:
+    """Take the catalogue from an export's parts and encode histories with the user encoder that it carries.
 
-    Raises: DataError if the export is of another dataset.
+    Args:
+        users_of: checkpoint whose user encoder reads the histories in its place, from the export's vectors.
+
+    Raises: DataError if the export is of another dataset; CheckpointError if the checkpoint is not compatible with it.
     """
     opened = ExportFolder.open(export, verify=True)
     dataset = Dataset.open(data)
@@ -103,7 +113,12 @@ def vectors_of_export(export: Path, data: Path, part: Part) -> Vectors:
     if opened.num_items != dataset.num_items:
         raise DataError(f"{export} has {opened.num_items:,} items, {data} has {dataset.num_items:,}; export again")
     items = torch.from_numpy(opened.vectors_of(dataset.item_ids))
-    return _with_users(export / "model", dataset, items, load_user_encoder(export / "model"), part, {})
+    folder = export / "model"
+    if users_of is not None:
+        folder = find_checkpoint(users_of)
+        check_dataset(folder, dataset)
+        check_compatible(folder, opened)
+    return _with_users(folder, dataset, items, load_user_encoder(folder), part, {})
 
 
 def stored_split(folder: Path, dataset: Dataset) -> Split:

@@ -1,0 +1,67 @@
+"""Old and new models beside each other: may the new one's users be matched with the old one's index?
+
+    python -m eval.compatibility OLD_RUN NEW_RUN --data DATASET --out results/compatibility
+
+Nothing is trained. Test queries are ranked with users and index of either model, histories read from the index that is
+deployed. A new model is backward compatible if its users find more in the old index than the old model's do (Shen et
+al. 2020); after that the index can be renewed behind it. Written to --out: compatibility.csv, compatibility.svg.
+
+MEASURED
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import tyro
+from rich.console import Console
+
+from eval.comparison import comparisons, per_query, plot_runs, run_rows
+from eval.study import run_study, show
+from mmrec.inference import encode_histories
+from mmrec.training.evaluation import vectors_of_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compatibility:
+    """Users and index of two models, crossed."""
+
+    old: tyro.conf.Positional[Path]
+    """Run folder or checkpoint folder of the model whose export is deployed."""
+    new: tyro.conf.Positional[Path]
+    """Of the model that is to follow it."""
+    data: Path
+    """The dataset of both."""
+    out: Path
+    """Folder for the results; must not exist."""
+
+
+def study(config: Compatibility) -> tuple[pl.DataFrame, pl.DataFrame, float]:
+    """Metrics of each pair, differences to the old model on its own, and the mean cosine of an item's two vectors."""
+    old = vectors_of_checkpoint(config.old, config.data, "test")
+    new = vectors_of_checkpoint(config.new, config.data, "test")
+    queries = old.split.test
+    pairs = {}
+    for users, index in (("old", "old"), ("new", "old"), ("old", "new"), ("new", "new")):
+        encoder, items = (old if users == "old" else new).user_encoder, (old if index == "old" else new).items
+        vectors = encode_histories(encoder, items, queries.history, query_times=queries.times)
+        pairs[f"{users} users, {index} index"] = per_query(old.split, vectors, items)
+    first, *others = pairs
+    tested = comparisons(pairs, [(other, first) for other in others])
+    return run_rows(pairs), tested, float((old.items * new.items).sum(1).mean())
+
+
+def write(found: tuple[pl.DataFrame, pl.DataFrame, float], out: Path, console: Console) -> None:
+    """The tables on the console and as CSV, and a plot."""
+    rows, tested, cosine = found
+    rows.write_csv(out / "compatibility.csv", float_precision=5)
+    tested.write_csv(out / "differences.csv", float_precision=5)
+    plot_runs(rows, out / "compatibility.svg")
+    show(console, f"Users and index of two models (mean cosine of an item's two vectors {cosine:.3f})", rows, digits=4)
+    show(console, "Differences in NDCG@10", tested, digits=4)
+
+
+if __name__ == "__main__":
+    run_study(Compatibility, study, write)
