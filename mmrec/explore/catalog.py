@@ -16,6 +16,7 @@ from mmrec.data.audit.thumbnails import PICTURED, item_thumbnail
 from mmrec.data.dataset import Dataset
 from mmrec.errors import DataError
 from mmrec.export_folder import ExportFolder
+from mmrec.index.removed import live_items
 
 __all__ = ["Catalog", "Medium"]
 
@@ -79,6 +80,12 @@ class Catalog:
         """
         return [self._card(item_id) for item_id in item_ids]
 
+    @functools.cached_property
+    def rows(self) -> np.ndarray:
+        """Rows of the items that are not removed. int64 (n,)"""
+        live = live_items(self.export)
+        return np.arange(self.export.num_items) if live is None else np.flatnonzero(live)
+
     def thumbnail(self, item_id: str) -> bytes | None:
         """A JPEG; None if nothing of the item can be pictured, or no dataset was given."""
         idx = self._in_dataset(item_id)
@@ -103,20 +110,9 @@ class Catalog:
         ext = self.dataset.attributes[f"{modality}.ext"][idx]
         return Medium(data, _CONTENT_TYPES.get(ext, "application/octet-stream"))
 
-    def modalities(self, row: int) -> list[str]:
-        """Names of what went into the vector at ``row`` of the export."""
-        bits = self._bitmask[row]
-        return [name for place, name in enumerate(self.export.manifest["modalities"]) if bits >> place & 1]
-
-    @functools.cached_property
-    def attributes(self) -> dict[str, list[Any]]:
-        """The export's attribute columns, by name; None where an item has no value."""
-        table = self.export.items_table
-        return {name: table[name].to_pylist() for name in table.column_names if name not in ("item_id", "title")}
-
-    @functools.cached_property
-    def _bitmask(self) -> np.ndarray:
-        return self.export.table["modalities"].to_numpy()
+    def _attributes(self, row: int) -> dict[str, Any]:
+        table = self.export.attributes
+        return {name: table[name][row].as_py() for name in table.column_names}
 
     def _card(self, item_id: str) -> dict[str, Any]:
         row = self.export.item_index(item_id)
@@ -127,8 +123,8 @@ class Catalog:
         return {
             "item_id": item_id,
             "title": (self.export.title_column[row].as_py().splitlines() or [item_id])[0],
-            "modalities": self.modalities(row),
-            "attributes": {name: values[row] for name, values in self.attributes.items() if values[row] is not None},
+            "modalities": self.export.modalities_of(row),
+            "attributes": {name: value for name, value in self._attributes(row).items() if value is not None},
             "media": media,
         }
 

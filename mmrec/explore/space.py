@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmrec.explore.catalog import Catalog
+from mmrec.index.search import vectors_at
 from mmrec.principal_plane import principal_plane
 
 __all__ = ["MAX_POINTS", "make_map", "spread_items"]
@@ -34,11 +35,12 @@ def make_map(catalog: Catalog, *, max_points: int = MAX_POINTS, seed: int = 0) -
         {"kind": "number", "values"}, None where unknown.
     """
     export = catalog.export
-    rows = _draw(export.num_items, max_points, seed)
-    places, explained = principal_plane(export.rows(rows))
+    rows = _draw(catalog.rows, max_points, seed)
+    places, explained = principal_plane(vectors_at(export, rows))
     grid = np.rint((places + 1) / 2 * _GRID).astype(int)
-    colours = {name: _colour([values[row] for row in rows]) for name, values in catalog.attributes.items()}
-    media = [" + ".join(name for name in catalog.modalities(row) if name != "item_id") or "nothing" for row in rows]
+    drawn = export.attributes.take(rows)
+    colours = {name: _colour(drawn[name].to_pylist()) for name in drawn.column_names}
+    media = [" + ".join(name for name in export.modalities_of(row) if name != "item_id") or "nothing" for row in rows]
     colours = {name: colour for name, colour in (colours | {"modalities": _colour(media)}).items() if colour}
     return {
         "item_ids": export.item_ids[rows].tolist(),
@@ -46,15 +48,15 @@ def make_map(catalog: Catalog, *, max_points: int = MAX_POINTS, seed: int = 0) -
         "y": grid[:, 1].tolist(),
         "explained": explained.tolist(),
         "shown": len(rows),
-        "of": export.num_items,
+        "of": len(catalog.rows),
         "colours": colours,
     }
 
 
 def spread_items(catalog: Catalog, num: int, seed: int) -> list[str]:
     """Ids of ``num`` items that differ: each is the farthest from those before it, of some that ``seed`` draws."""
-    rows = _draw(catalog.export.num_items, _SPREAD_FROM, seed)
-    vectors = catalog.export.rows(rows)
+    rows = _draw(catalog.rows, _SPREAD_FROM, seed)
+    vectors = vectors_at(catalog.export, rows)
     chosen = [int(np.random.default_rng(seed).integers(len(rows)))]
     nearest = vectors @ vectors[chosen[0]]  # similarity with the most similar of the chosen. (S,)
     while len(chosen) < min(num, len(rows)):
@@ -64,10 +66,10 @@ def spread_items(catalog: Catalog, num: int, seed: int) -> list[str]:
     return catalog.export.item_ids[rows[chosen]].tolist()
 
 
-def _draw(num_items: int, num: int, seed: int) -> np.ndarray:
-    if num_items <= num:
-        return np.arange(num_items)
-    return np.sort(np.random.default_rng(seed).choice(num_items, num, replace=False))
+def _draw(rows: np.ndarray, num: int, seed: int) -> np.ndarray:
+    if len(rows) <= num:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, num, replace=False))
 
 
 def _colour(values: list[Any]) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ export async function showStart({ view, exported, signal }, { params }) {
   view.replaceChildren(
     heading("A spread of the catalogue", `${plural(about.num_items, "item")} of ${about.dataset}; these differ most. Open one to walk to its neighbours, like some to get recommendations.`,
       h("a", { class: "quiet", href: `#/?seed=${seed + 1}` }, icon("shuffle"), "Others")),
+    about.has_media ? "" : h("p", { class: "hint" }, "Titles alone: pictures, sounds and clips come from the dataset. Start again with ", h("code", {}, "--data DATASET"), " to see them."),
     skeleton(K));
   const items = await exported.spread(K, seed, signal);
   view.lastChild.replaceWith(grid(items, about));
