@@ -22,7 +22,10 @@ from mmrec.export_folder import ExportFolder
 from mmrec.index import Hit, search_by_vector
 from mmrec.reranking import Reranking
 
-__all__ = ["Engine", "Where"]
+__all__ = ["RAW_MODALITIES", "Engine", "Where"]
+
+# What a new item can come with: a text, and files.
+RAW_MODALITIES = frozenset({"text", "image", "audio", "video"})
 
 Where = Mapping[str, Sequence[str]]
 """By attribute column of the items, the values that an answer may have."""
@@ -55,6 +58,17 @@ class Engine:
     def export(self) -> ExportFolder:
         """Raises: ConfigError if a checkpoint was opened, which has no vectors of items."""
         return self.encoders.export
+
+    def load(self) -> None:
+        """Read now whatever an answer may need: afterwards none reads a file, and the folder may change.
+
+        From then on one model of all modalities encodes new items.
+        """
+        first = str(self.export.id_column[0])
+        self.export.vectors_of([first])
+        self.search(Query(items=(first,)), k=1)
+        self.recommend(History(items=(first,), times=(0,), at=0), k=1)
+        self.encoders.item_model(RAW_MODALITIES & set(self.modalities))
 
     @property
     def modalities(self) -> tuple[str, ...]:

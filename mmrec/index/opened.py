@@ -163,9 +163,7 @@ class OpenIndex:
             found.append(np.where(np.isneginf(scores[best]), -1, best))
         return np.stack(found)
 
-    def _by_index(
-        self, queries: np.ndarray, num: int, restriction: Restriction | None, exhaustive: bool
-    ) -> np.ndarray:
+    def _by_index(self, queries: np.ndarray, num: int, restriction: Restriction | None, exhaustive: bool) -> np.ndarray:
         import faiss
 
         if self._gpu is not None and restriction is None and not exhaustive and num <= MOST_ON_GPU:
