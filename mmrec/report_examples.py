@@ -6,18 +6,17 @@ Legend: Q queries, V items of the catalogue, D model width.
 from __future__ import annotations
 
 import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from mmrec.data.audit.thumbnails import thumbnail
+from mmrec.data.audit.thumbnails import PICTURED, item_thumbnail
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Queries, Split
+from mmrec.principal_plane import principal_plane
 
 __all__ = ["curves_of", "make_examples"]
 
@@ -27,7 +26,6 @@ _USERS, _HISTORY, _RECOMMENDED, _FAILURES = 10, 6, 10, 6
 _MAPPED, _PICTURED = 600, 150
 _SIDE_PX = 88
 _TITLE = 48
-_PICTURES = ("image", "video", "audio")
 
 
 def curves_of(run: Path | None) -> list[dict[str, Any]]:
@@ -54,8 +52,7 @@ class _Cards:
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
-        self.modalities = [name for name in _PICTURES if name in dataset.modalities]
-        self.present = {name: dataset.present(name) for name in self.modalities}
+        self.pictured = any(name in dataset.modalities for name in PICTURED)
         self.cards: dict[str, dict[str, Any]] = {}
 
     def add(self, item: int) -> str:
@@ -67,12 +64,8 @@ class _Cards:
         return key
 
     def _picture(self, item: int) -> str | None:
-        for name in self.modalities:
-            if self.present[name][item]:
-                found = thumbnail(self.dataset, name, item)
-                if found is not None:
-                    return _smaller(found)
-        return None
+        data = item_thumbnail(self.dataset, item, side_px=_SIDE_PX, quality=72)
+        return None if data is None else "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
 def make_examples(
@@ -148,25 +141,13 @@ def _user(
 def _map(split: Split, vectors: np.ndarray, cards: _Cards, generator: np.random.Generator) -> dict[str, Any]:
     """First two principal components of the unit vectors, of a draw of the items; some of them with a picture."""
     chosen = np.sort(generator.permutation(len(vectors))[:_MAPPED])
-    centred = vectors - vectors.mean(axis=0)
-    values, axes = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
-    places = centred[chosen] @ axes[:, ::-1][:, :2]
-    spread = np.abs(places).max(axis=0, initial=1e-12)
+    places, explained = principal_plane(vectors)
     pictured = set(generator.permutation(len(chosen))[:_PICTURED].tolist())
     points = []
-    for number, (item, place) in enumerate(zip(chosen.tolist(), places / spread, strict=True)):
+    for number, (item, place) in enumerate(zip(chosen.tolist(), places[chosen], strict=True)):
         title = (cards.dataset.titles[item].splitlines() or [""])[0][:_TITLE]
         point = {"x": round(float(place[0]), 4), "y": round(float(place[1]), 4), "title": title}
         point["new"] = not bool(split.train_items[item])
-        point["item"] = cards.add(item) if number in pictured and cards.modalities else None
+        point["item"] = cards.add(item) if number in pictured and cards.pictured else None
         points.append(point)
-    total = max(float(values.sum()), 1e-12)
-    return {"points": points, "explained": [float(values[-1] / total), float(values[-2] / total)], "of": len(vectors)}
-
-
-def _smaller(uri: str) -> str:
-    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    picture.thumbnail((_SIDE_PX, _SIDE_PX))
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=72)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return {"points": points, "explained": explained.tolist(), "of": len(vectors)}
