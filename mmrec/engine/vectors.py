@@ -18,6 +18,7 @@ import numpy as np
 from mmrec.engine.questions import History, Query
 from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
+from mmrec.index import vectors_at
 
 if TYPE_CHECKING:
     from mmrec.blend import Blend
@@ -71,6 +72,8 @@ class Encoders:
         """Unit vectors of new items, float32 (I, D)."""
         import torch
 
+        from mmrec.matryoshka import narrow
+
         read = [{name: _value(name, value) for name, value in record.items()} for record in records]
         for name in sorted({name for record in read for name in record}):
             if name not in self.modalities:
@@ -80,7 +83,8 @@ class Encoders:
             raise ConfigError(f"record {empty[0] + 1} of {len(read)} is empty; give a text or media of each new item")
         model = self.item_model({name for record in read for name in record})
         with self._encoding, torch.inference_mode():
-            return model.encode_items(model.inputs.from_records(read)).numpy()
+            vectors = model.encode_items(model.inputs.from_records(read))
+            return (vectors if self._export is None else narrow(vectors, self._export.dim)).numpy()
 
     def users(self, histories: Sequence[History]) -> np.ndarray:
         """Unit vectors of users after their last event, all in one packed pass; float32 (U, D)."""
@@ -105,7 +109,7 @@ class Encoders:
             order="timestamp" if timed else "position",
         )
         asked = np.array([now if history.at is None else history.at for history in histories], dtype=np.int64)
-        known = self.export.rows(distinct) if len(distinct) else np.zeros((0, self.export.dim), dtype=np.float32)
+        known = vectors_at(self.export, distinct) if len(distinct) else np.zeros((0, self.export.dim), dtype=np.float32)
         vectors = encode_histories(self.user_encoder, torch.from_numpy(known), events, query_times=asked).numpy()
         return np.stack([self._steered(*one) for one in zip(vectors, histories, strict=True)])
 
@@ -122,7 +126,7 @@ class Encoders:
         found = []
         for query in queries:
             rows = np.unique(self.export.item_rows(query.items))
-            parts = list(self.export.rows(rows)) if len(rows) else []
+            parts = list(vectors_at(self.export, rows)) if len(rows) else []
             parts += [next(of_records)] if query.record else []
             if query.history is not None:
                 parts.append(next(of_histories))
@@ -135,7 +139,7 @@ class Encoders:
         if not history.disliked:
             return user
         rows = np.unique(self.export.item_rows(history.disliked))
-        return away_from(user, self.export.rows(rows)) if np.any(user) else user
+        return away_from(user, vectors_at(self.export, rows)) if np.any(user) else user
 
     def item_model(self, modalities: Collection[str]) -> Recommender:
         """A model that encodes items from these modalities at least; one is kept, and knows all asked for so far."""

@@ -4,7 +4,7 @@ The format of the folder stands in ``mmrec/exporter``.
 """
 
 from mmrec.export_folder.encodings import ENCODINGS, Encoding, encoding_of
-from mmrec.export_folder.folder import ExportFolder
+from mmrec.export_folder.folder import ExportFolder, UserVectors
 from mmrec.export_folder.formats import FORMATS, Format, format_of
 from mmrec.export_folder.manifest import (
     MANIFEST,
@@ -27,6 +27,7 @@ __all__ = [
     "Encoding",
     "ExportFolder",
     "Format",
+    "UserVectors",
     "check_file",
     "encoding_of",
     "files_of",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,27 @@ from mmrec.export_folder.encodings import Encoding, encoding_of
 from mmrec.export_folder.formats import Format, format_of, numbers_of, vector_array
 from mmrec.export_folder.manifest import MANIFEST, check_file, files_of, read_manifest
 
-__all__ = ["ExportFolder"]
+__all__ = ["ExportFolder", "UserVectors"]
 
 # Ids that are looked for one by one in a column; for more a dictionary of all pays.
 _FEW_IDS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserVectors:
+    """Users of an export, in the order of the dataset.
+
+    Attributes:
+        user_ids: strings. (U,)
+        vectors: after the last event of each, decoded; of a user without events zero, but for binary. float32 (U, D)
+        events: how many each has. int32 (U,)
+        last_times: of the last event, seconds since 1970; null where events have no times. int64 (U,)
+    """
+
+    user_ids: pa.Array
+    vectors: np.ndarray
+    events: np.ndarray
+    last_times: pa.Array
 
 
 class ExportFolder:
@@ -34,6 +52,7 @@ class ExportFolder:
     def __init__(self, path: Path, manifest: dict[str, Any]):
         self.path = path
         self.manifest = manifest
+        self.searcher: Any = None  # kept by mmrec.index once a search has opened it
 
     @classmethod
     def open(cls, path: Path | str, *, verify: bool = False) -> ExportFolder:
@@ -82,7 +101,7 @@ class ExportFolder:
     @functools.cached_property
     def id_column(self) -> pa.Array:
         """``item_ids`` in Arrow: one search needs a few of them, and making Python strings of all takes its time."""
-        return self._text_column("index_ids.parquet" if self.has_index else "items.parquet", "item_id")
+        return self._text_column("items.parquet", "item_id")
 
     @functools.cached_property
     def title_column(self) -> pa.Array:
@@ -92,7 +111,7 @@ class ExportFolder:
     @functools.cached_property
     def bitmasks(self) -> np.ndarray:
         """Bit m is set where modality m went into the item's vector. int32 (V,)"""
-        return self._table("items.parquet", ["modalities"])["modalities"].to_numpy()
+        return self.read_table("items.parquet", ["modalities"])["modalities"].to_numpy()
 
     def modalities_of(self, row: int) -> tuple[str, ...]:
         """Names of the modalities that went into the vector at ``row``."""
@@ -102,7 +121,7 @@ class ExportFolder:
     @functools.cached_property
     def attributes(self) -> pa.Table:
         """What items can be filtered by: columns of the dataset, in the order of the vectors. V rows"""
-        return self._table("items.parquet").drop_columns(["item_id", "title", "modalities"])
+        return self.read_table("items.parquet").drop_columns(["item_id", "title", "modalities"])
 
     @functools.cached_property
     def table(self) -> pa.Table:
@@ -123,6 +142,11 @@ class ExportFolder:
         for part in self.manifest["parts"]:
             yield start, self.part(part)
             start += part["rows"]
+
+    def vector_blocks(self) -> Iterator[np.ndarray]:
+        """All vectors in order, one part after the other, for exports larger than memory. float32 (n, D)"""
+        for _, table in self.parts():
+            yield self.decode(table)
 
     def part(self, part: dict[str, Any]) -> pa.Table:
         """The table of one part of the manifest.
@@ -157,10 +181,6 @@ class ExportFolder:
     def _format(self) -> Format:
         return format_of(self.manifest["format"])
 
-    @property
-    def has_index(self) -> bool:
-        return "index.faiss" in self.manifest["files"]
-
     def item_index(self, item_id: str) -> int:
         """Row of an item id.
 
@@ -185,7 +205,7 @@ class ExportFolder:
 
     def vector(self, item_id: str) -> np.ndarray:
         """The vector of one item. float32 (D,)"""
-        return self.rows(np.array([self.item_index(item_id)]))[0]
+        return self.vectors[self.item_index(item_id)]
 
     def vectors_of(self, item_ids: Iterable[str]) -> np.ndarray:
         """Vectors of the given items in the given order, for example that of a dataset. float32 (n, D)
@@ -202,38 +222,33 @@ class ExportFolder:
             )
         return self.vectors[[self._row_of[item_id] for item_id in item_ids]]
 
-    def rows(self, idx: np.ndarray) -> np.ndarray:
-        """Vectors at the given rows. float32 (n, D)"""
-        if self.has_index and "vectors" not in self.__dict__:
-            return self._faiss.reconstruct_batch(np.ascontiguousarray(idx, dtype=np.int64))
-        return self.vectors[idx]
+    @functools.cached_property
+    def users(self) -> UserVectors:
+        """Vectors of users, decoded.
 
-    def candidates(self, vector: np.ndarray, num: int) -> np.ndarray:
-        """Rows of the ``num`` greatest inner products with ``vector``, in no particular order. (num,)"""
-        if self.has_index:
-            _, found = self._faiss.search(vector[None], num)
-            return found[0]
-        if num == self.num_items:
-            return np.arange(num)
-        return np.argpartition(self.vectors @ vector, -num)[-num:]
+        Raises: DataError if the export has none.
+        """
+        entry = self.manifest["users"]
+        if entry is None:
+            raise DataError(f"{self.path} has no vectors of users; export with --users")
+        table = pa.concat_tables([self.read_table(part["file"]) for part in entry["parts"]])
+        return UserVectors(
+            user_ids=table["user_id"].combine_chunks(),
+            vectors=self.decode(table),
+            events=table["events"].to_numpy(),
+            last_times=table["last_time"].combine_chunks(),
+        )
 
     @functools.cached_property
     def _row_of(self) -> dict[str, int]:
         return {item_id: row for row, item_id in enumerate(self.id_column.to_pylist())}
 
-    @functools.cached_property
-    def _faiss(self) -> Any:
-        import faiss
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file of the folder, compared with the manifest.
 
-        index = faiss.read_index(str(self._checked("index.faiss")))
-        if (index.ntotal, index.d) != (self.num_items, self.dim):
-            raise DataError(
-                f"{self.path / 'index.faiss'} holds {index.ntotal:,} vectors of {index.d} dimensions but the manifest "
-                f"says {self.num_items:,} of {self.dim}; export again with --index"
-            )
-        return index
-
-    def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        Raises:
+            DataError: if it is missing or damaged.
+        """
         return pq.ParquetFile(self._checked(name)).read(columns=columns)
 
     def _checked(self, name: str) -> Path:
@@ -242,7 +257,7 @@ class ExportFolder:
         return self.path / name
 
     def _text_column(self, name: str, column: str) -> pa.Array:
-        texts = self._table(name, [column])[column].combine_chunks()
+        texts = self.read_table(name, [column])[column].combine_chunks()
         if len(texts) != self.num_items:
             raise DataError(
                 f"{self.path / name} has {len(texts):,} rows but the export has {self.num_items:,} items; export again"

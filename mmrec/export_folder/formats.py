@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmrec.atomic_files import write_parquet
 from mmrec.errors import ConfigError, unknown_name
 from mmrec.export_folder.encodings import Encoding
 
@@ -38,10 +39,10 @@ class Format:
 
     name: str
     table_file: str
-    write_table: Callable[[pa.Table, Path], object]
+    write_table: Callable[[Path, pa.Table], object]
     read_table: Callable[[Path, list[str] | None], pa.Table]
     vector_file: str | None = None
-    write_vectors: Callable[[np.ndarray, Path], object] | None = None
+    write_vectors: Callable[[Path, np.ndarray], object] | None = None
     read_vectors: Callable[[Path], np.ndarray] | None = None
     finish: Callable[[Path, Sequence[int]], object] | None = None
 
@@ -78,16 +79,11 @@ def numbers_of(column: pa.ChunkedArray, encoding: Encoding) -> np.ndarray:
     return numbers.reshape(len(column), -1)
 
 
-def _write_parquet(table: pa.Table, path: Path) -> None:
-    # Vectors, most of the bytes, do not compress; a dictionary of them would only cost time.
-    pq.write_table(table, path, compression="none", use_dictionary=False)
-
-
 def _read_parquet(path: Path, columns: list[str] | None) -> pa.Table:
     return pq.ParquetFile(path).read(columns=columns)
 
 
-def _write_npy(codes: np.ndarray, path: Path) -> None:
+def _write_npy(path: Path, codes: np.ndarray) -> None:
     with path.open("wb") as file:  # np.save appends .npy to the name of a path
         np.save(file, codes, allow_pickle=False)
 
@@ -96,7 +92,7 @@ def _read_npy(path: Path) -> np.ndarray:
     return np.load(path, allow_pickle=False)
 
 
-def _write_safetensors(codes: np.ndarray, path: Path) -> None:
+def _write_safetensors(path: Path, codes: np.ndarray) -> None:
     from safetensors.numpy import save
 
     path.write_bytes(save({"vectors": codes}))
@@ -116,7 +112,7 @@ def _lance() -> Any:
     return lance
 
 
-def _write_lance(table: pa.Table, path: Path) -> None:
+def _write_lance(path: Path, table: pa.Table) -> None:
     _lance()
     from lance.file import LanceFileWriter
 
@@ -161,12 +157,12 @@ def _lance_parts(folder: Path) -> list[Any]:
 
 _BESIDE = "embeddings/part-{:05d}.parquet"
 FORMATS = {
-    "parquet": Format("parquet", _BESIDE, _write_parquet, _read_parquet),
+    "parquet": Format("parquet", _BESIDE, write_parquet, _read_parquet),
     "npy": Format(
-        "npy", _BESIDE, _write_parquet, _read_parquet, "embeddings/part-{:05d}.npy", _write_npy, _read_npy
+        "npy", _BESIDE, write_parquet, _read_parquet, "embeddings/part-{:05d}.npy", _write_npy, _read_npy
     ),
     "safetensors": Format(
-        "safetensors", _BESIDE, _write_parquet, _read_parquet, "embeddings/part-{:05d}.safetensors",
+        "safetensors", _BESIDE, write_parquet, _read_parquet, "embeddings/part-{:05d}.safetensors",
         _write_safetensors, _read_safetensors,
     ),
     "lance": Format("lance", "embeddings/data/part-{:05d}.lance", _write_lance, _read_lance, finish=_finish_lance),

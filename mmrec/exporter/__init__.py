@@ -14,10 +14,13 @@ Format of the export folder, version 2::
                          item_idx, shard_items a part. Formats npy and safetensors have the vectors in a file beside it,
                          part-00000.npy or part-00000.safetensors (tensor "vectors"), named in the part's ``vectors``;
                          lance has all columns in data/part-00000.lance, and embeddings/ is a Lance dataset
-    items.parquet        item_id, title, modalities: what search shows; the attributes of the dataset: strings,
-                         numbers, truth values, dates as ISO strings; same order
+    users/part-00000.parquet ...   with --users, and in the manifest ``users`` {num_users, parts}, else null: user_id
+                         string, vector and scale as of items, events int32, last_time int64 seconds, null where events
+                         have no times; vectors after the last event, by the user encoder from the vectors above
+    items.parquet        item_id, title, modalities (bitmask): what search shows; the attributes of the dataset:
+                         strings, numbers, truth values, dates as ISO strings; same order
     README.md            model card: what this is, how to load it, what it is for, its limits
-    index.faiss          with --index: faiss.IndexFlatIP, exact; index_ids.parquet: item_id by position in the index
+    index.faiss, index_ids.parquet, ...   with --index: ``mmrec/index/__init__.py``
     model/               the checkpoint without training_state/: encodes queries and users;
                          graphs/<modality>.pt: encoders of raw media, with their weights, for quick queries;
                          blend.json, blend.npz: what a counting baseline adds to the scores, with --blend
@@ -30,7 +33,7 @@ share the parts by leases, and an interrupted export goes on with the parts that
 uninterrupted one: the folder names no time and no machine, but in what Lance keeps of its versions.
 """
 
-from mmrec.exporter.export import ExportReport, export
+from mmrec.exporter.export import ExportReport, Making, begin_export, export
 from mmrec.exporter.use import UserSide
 
-__all__ = ["ExportReport", "UserSide", "export"]
+__all__ = ["ExportReport", "Making", "UserSide", "begin_export", "export"]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from mmrec.atomic_files import write_parquet
 from mmrec.data.dataset import Dataset
 from mmrec.data.leases import Leases
 from mmrec.errors import CheckpointError, ConfigError, DataError
@@ -31,9 +31,11 @@ from mmrec.exporter.previous import Previous
 from mmrec.exporter.recall import recall_at_10
 from mmrec.exporter.units import May, Units
 from mmrec.exporter.use import UserSide, model_card
+from mmrec.exporter.users import EncodeUsers, UserParts
 from mmrec.exporter.workplace import Workplace
+from mmrec.index.build import IndexConfig, finish_index
 
-__all__ = ["ExportReport", "export"]
+__all__ = ["ExportReport", "Making", "begin_export", "export"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class ExportReport:
     gone: int
 
 
-def export(
+def begin_export(
     encode_items: Callable[[np.ndarray], np.ndarray],
     dataset: Dataset,
     out: Path,
@@ -74,13 +76,15 @@ def export(
     dtype: str = "float32",
     form: str = "parquet",
     extras: Callable[[], Mapping[str, Callable[[Path], object]]] = dict,
-    index: bool = False,
+    encode_users: EncodeUsers | None = None,
+    users: bool = False,
+    index: IndexConfig | None = None,
     since: Path | str | None = None,
     shard_items: int = 8192,
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> ExportReport:
-    """Write the vectors of all items of ``dataset`` to the export folder ``out``.
+) -> Making:
+    """Begin, or join, writing the vectors of all items of ``dataset`` to the export folder ``out``.
 
     Processes that are given the same at the same time share the parts, on any machines that see the folder; none waits
     for another but for the last parts, and one that dies costs what it was writing. An unfinished export of the same
@@ -99,14 +103,16 @@ def export(
         form: parquet, npy, safetensors or lance.
         extras: gives further files of ``out/model``, by their paths in it, and what writes each; called when all items
             are encoded, by one process.
-        index: also write a FAISS index.
+        encode_users: item vectors (V, D) and histories -> vectors of users, float32 (n, D).
+        users: also write vectors of users; False keeps those that there are.
+        index: also build an index; None keeps the one that there is.
         since: earlier export; vectors of items that have not changed since are copied from it bit for bit.
         shard_items: items a part.
         overwrite: replace a finished export, or one of another model or dataset.
         progress: called with the number of items done after each part.
 
     Raises:
-        ConfigError: if ``shard_items`` is less than 1, or dtype or form is unknown.
+        ConfigError: if ``shard_items`` is less than 1, dtype or form is unknown, or there is nothing that makes users.
         DataError: if ``out`` holds something else or cannot be written, ``since`` cannot be read, or vectors are not
             finite or too few.
         CheckpointError: if ``checkpoint`` is none.
@@ -118,6 +124,8 @@ def export(
         raise CheckpointError(f"{checkpoint} is no checkpoint: config.json is missing")
     if since is not None and Path(since).resolve() == out.resolve():
         raise DataError(f"--since and --out are the same folder {out}; export to a new one")
+    if users and encode_users is None:
+        raise ConfigError("this model makes no vectors of users; export without --users")
     _check_presence(presence, modalities, dataset.num_items)
     previous = None if since is None else Previous.open(since, model_hash, cut, encoding)
     identity = {
@@ -134,10 +142,12 @@ def export(
     }
     work = Workplace(out, identity)
     work.begin(overwrite=overwrite)
-    making = _Making(
+    return Making(
         work=work,
         dataset=dataset,
         parts=ItemParts(encode_items, dataset, presence, encoding, files, previous),
+        encode_users=encode_users,
+        users=users,
         previous=previous,
         checkpoint=checkpoint,
         user_side=user_side,
@@ -145,7 +155,11 @@ def export(
         index=index,
         progress=progress,
     )
-    return making.run()
+
+
+def export(*arguments: Any, **options: Any) -> ExportReport:
+    """Write the vectors of all items of a dataset to an export folder: :func:`begin_export`, then all of the work."""
+    return begin_export(*arguments, **options).run()
 
 
 def _check_presence(presence: np.ndarray, modalities: tuple[str, ...], num_items: int) -> None:
@@ -155,38 +169,67 @@ def _check_presence(presence: np.ndarray, modalities: tuple[str, ...], num_items
 
 
 @dataclass(kw_only=True)
-class _Making:
-    """What this process does of an export that has begun."""
+class Making:
+    """What this process does of an export that has begun; made by :func:`begin_export`."""
 
     work: Workplace
     dataset: Dataset
     parts: ItemParts
+    encode_users: EncodeUsers | None
+    users: bool
     previous: Previous | None
     checkpoint: Path
     user_side: UserSide | None
     extras: Callable[[], Mapping[str, Callable[[Path], object]]]
-    index: bool
+    index: IndexConfig | None
     progress: Callable[[int], None] | None
 
-    def run(self) -> ExportReport:
-        out, num_items = self.work.out, self.dataset.num_items
+    def run(self, elsewhere: Callable[[list[str]], Iterator[str]] | None = None) -> ExportReport:
+        """Do what others do not do, and finish the export, or see that it is finished.
+
+        Args:
+            elsewhere: has units done by processes that it starts, and gives each that is done.
+        """
+        out, num_items, sent = self.work.out, self.dataset.num_items, {}
         with Leases(self.work.leases) as leases:
             units = Units(self.work, leases)
+            for unit in () if elsewhere is None else elsewhere(self.part_units):
+                sent[unit] = self.work.entry(unit) or {}
             units.do(self.part_units, self._write_part, self._count)
+            if self.user_units:  # from the vectors of all items
+                self._restore(units, self.part_units)
+                for _ in () if elsewhere is None else elsewhere(self.user_units):
+                    pass
+                units.do(self.user_units, self._write_users)
             units.finish(functools.partial(self._finish, units))
+        entries = [*units.mine.values(), *sent.values()]
         manifest = read_manifest(out)
         if any(manifest.get(key) != value for key, value in self.work.identity.items()):
             raise DataError(f"{out} was replaced by another export while it was written; give each its own --out")
-        encoded, copied = (sum(entry[what] for entry in units.mine.values()) for what in ("encoded", "copied"))
+        encoded, copied = (sum(entry.get(what, 0) for entry in entries) for what in ("encoded", "copied"))
         item_ids = self.dataset.attributes["item_id"]
         gone = 0 if self.previous is None else self.previous.gone(item_ids)
         rest = num_items - encoded - copied
         logger.info("%s: %s items encoded, %s copied, %s already there, %s gone", out, encoded, copied, rest, gone)
         return ExportReport(out, num_items, manifest["dim"], encoded, copied, rest, gone)
 
+    def do(self, unit: str, token: str) -> None:
+        """Do one unit for the process whose token this is, or wait until another one has."""
+        with Leases(self.work.leases, token=token) as leases:
+            write = self._write_part if unit in self.part_units else self._write_users
+            Units(self.work, leases).do([unit], write)
+
     @functools.cached_property
     def part_units(self) -> list[str]:
         return [part_name(number) for number in range(-(-self.dataset.num_items // self._shard_items))]
+
+    @functools.cached_property
+    def user_units(self) -> list[str]:
+        if not self.users and not (self.work.former() or {}).get("users"):
+            return []
+        if self.encode_users is None:
+            raise ConfigError(f"{self.work.out} has vectors of users, and this model makes none; give another --out")
+        return [f"users-{number:05d}" for number in range(-(-self.dataset.num_users // self._shard_items))]
 
     @property
     def _shard_items(self) -> int:
@@ -196,7 +239,10 @@ class _Making:
     def _former(self) -> dict[str, dict[str, Any]]:
         """Parts of the same export, finished before, by their files."""
         former = self.work.former()
-        return {part["file"]: {"part": part, "dim": former["dim"]} for part in former["parts"]}
+        if former is None:
+            return {}
+        parts = [*former["parts"], *(former["users"] or {"parts": []})["parts"]]
+        return {part["file"]: {"part": part, "dim": former["dim"]} for part in parts}
 
     def _items_of(self, unit: str) -> np.ndarray:
         start = part_number(unit) * self._shard_items
@@ -213,35 +259,64 @@ class _Making:
             return former | {"encoded": 0, "copied": 0}
         return self.parts.write(self.work, number, self._items_of(unit), may)
 
-    def _finish(self, units: Units, may: May) -> bool:
-        """Write all but the parts, the manifest last; False if parts proved damaged, and were written again."""
-        if damaged := units.damaged(self.part_units):
-            units.do(damaged, self._write_part)
-            return False
+    def _write_users(self, unit: str, may: May) -> dict[str, Any]:
+        number = int(unit.removeprefix("users-"))
+        name = f"users/part-{number:05d}.parquet"
+        former = self._former.get(name)
+        if former is not None and is_intact(self.work, former["part"]):
+            return former
+        users = np.arange(number * self._shard_items, min((number + 1) * self._shard_items, self.dataset.num_users))
+        return self._user_parts.write(self.work, name, users, may)
+
+    @functools.cached_property
+    def _user_parts(self) -> UserParts:
+        assert self.encode_users is not None
+        items = functools.cache(lambda: ExportFolder(self.work.out, self._of_parts()).vectors)
+        return UserParts(self.encode_users, self.dataset, self.parts.encoding, items)
+
+    def _restore(self, units: Units, names: list[str]) -> bool:
+        """Write parts again that others have written and that proved damaged; whether there were any."""
+        damaged = units.damaged(names)
+        units.do(damaged, self._write_part if names is self.part_units else self._write_users)
+        return bool(damaged)
+
+    def _of_parts(self) -> dict[str, Any]:
+        """As much of the manifest as the parts of the items tell."""
         entries = [self.work.entry(unit) or {} for unit in self.part_units]
-        parts, dim = [entry["part"] for entry in entries], entries[0]["dim"]
-        manifest = self.work.identity | {
-            "dim": dim,
-            "decode": self.parts.encoding.says,
-            "recall_at_10": self._recall(),
-            "normalised": all(part["normalised"] for part in parts),
-            "metric": "inner_product",
-            "user_side": None if self.user_side is None else self.user_side.to_json(),
-            "parts": parts,
+        return self.work.identity | {
+            "dim": entries[0]["dim"],
+            "parts": [entry["part"] for entry in entries],
+            "users": None,
             "files": {},
         }
+
+    def _finish(self, units: Units, may: May) -> bool:
+        """Write all but the parts, the manifest last; False if parts proved damaged, and were written again."""
+        if self._restore(units, self.part_units) or self._restore(units, self.user_units):
+            return False
+        manifest = self._of_parts()
+        manifest |= {
+            "decode": self.parts.encoding.says,
+            "recall_at_10": self._recall(),
+            "normalised": all(part["normalised"] for part in manifest["parts"]),
+            "metric": "inner_product",
+            "user_side": None if self.user_side is None else self.user_side.to_json(),
+        }
+        if self.user_units:
+            parts = [(self.work.entry(unit) or {})["part"] for unit in self.user_units]
+            manifest["users"] = {"num_users": self.dataset.num_users, "parts": parts}
         written = ExportFolder(self.work.out, manifest)
         if self.parts.form.finish is not None:
-            self.parts.form.finish(self.work.out / "embeddings", [part["rows"] for part in parts])
-        items = item_table(self.dataset, written.part_column("modalities"))
-        files = {"items.parquet": self._write_table(items, "items.parquet")} | self._copy_model()
+            self.parts.form.finish(self.work.out / "embeddings", [part["rows"] for part in manifest["parts"]])
+        items = item_table(self.dataset).add_column(2, "modalities", written.part_column("modalities"))
+        files: dict[str, Any] = {"items.parquet": self._write_table(items, "items.parquet")} | self._copy_model()
         for extra, write in self.extras().items():
             files[f"model/{extra}"] = self.work.commit(f"model/{extra}", write)
         card = model_card(manifest, self.dataset)
         files["README.md"] = self.work.commit("README.md", lambda path: path.write_text(card, encoding="utf-8"))
-        if self.index or "index.faiss" in self.work.former()["files"]:
-            files |= self._write_index(written, items)
-        self.work.finish(manifest | {"files": files}, may)
+        manifest["files"] |= files
+        finish_index(written, self.work.former(), self.index)
+        self.work.finish(manifest, may)
         return True
 
     def _recall(self) -> dict[str, Any] | None:
@@ -253,7 +328,7 @@ class _Making:
         if len(kept) == len(samples) and (exact := np.concatenate(kept, axis=1))[0].size and np.isfinite(exact).all():
             return recall_at_10(exact[0], exact[1])
         former = self.work.former()
-        if former["parts"]:
+        if former is not None:
             return former["recall_at_10"]
         said = None if self.previous is None else self.previous.recall
         return None if said is None else said | {"carried_over": True}
@@ -267,15 +342,5 @@ class _Making:
                 files[name] = self.work.commit(name, lambda scratch, path=path: shutil.copyfile(path, scratch))
         return files
 
-    def _write_index(self, written: ExportFolder, items: pa.Table) -> dict[str, dict[str, Any]]:
-        import faiss
-
-        index = faiss.IndexFlatIP(written.dim)
-        index.add(written.vectors)
-        return {
-            "index.faiss": self.work.commit("index.faiss", lambda path: faiss.write_index(index, str(path))),
-            "index_ids.parquet": self._write_table(items.select(["item_id"]), "index_ids.parquet"),
-        }
-
     def _write_table(self, table: pa.Table, name: str) -> dict[str, Any]:
-        return self.work.commit(name, lambda path: pq.write_table(table, path, compression="zstd"))
+        return self.work.commit(name, lambda path: write_parquet(path, table))

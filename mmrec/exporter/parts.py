@@ -129,7 +129,7 @@ class ItemParts:
         else:
             name, write = form.vector_file.format(number), form.write_vectors
             assert write is not None, "a format with a file of vectors writes it"
-            beside = {"vectors": {"file": name, **work.commit(name, lambda path: write(coded.codes, path), may)}}
+            beside = {"vectors": {"file": name, **work.commit(name, lambda path: write(path, coded.codes), may)}}
         if coded.scale is not None:
             columns.append((pa.field("scale", pa.float32(), nullable=False), pa.array(coded.scale)))
         bitmask = pa.array(self._bitmask(item_idx), pa.int32())  # after encoding, which may find media unreadable
@@ -138,7 +138,7 @@ class ItemParts:
         fields, arrays = zip(*columns, strict=True)
         table = pa.Table.from_arrays(list(arrays), schema=pa.schema(fields))
         name = self.file(number)
-        return {"file": name, **work.commit(name, lambda path: form.write_table(table, path), may), **beside}
+        return {"file": name, **work.commit(name, lambda path: form.write_table(path, table), may), **beside}
 
     def _coded(self, item_idx: np.ndarray, item_ids: pa.Array, hashes: list[str]) -> _Coded:
         rows = np.full(len(item_idx), -1)

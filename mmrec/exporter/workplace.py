@@ -14,9 +14,7 @@ It goes away when the manifest is written.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import secrets
 import shutil
 import time
@@ -26,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mmrec.data.durable import flush
+from mmrec.atomic_files import commit, write_json
 from mmrec.data.leases import Leases
 from mmrec.errors import DataError
 from mmrec.export_folder import MANIFEST, SCHEMA, SCHEMA_VERSION, UNFINISHED
@@ -54,7 +52,6 @@ class Workplace:
     def __init__(self, out: Path, identity: dict[str, Any]) -> None:
         self.out = out
         self.identity = identity
-        self._plan = json.dumps(identity, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         self._folder = out / UNFINISHED
         self.leases = self._folder / "leases"
 
@@ -77,7 +74,7 @@ class Workplace:
                 if state == "replace":
                     self._clear()
                 if state != "join":
-                    self._write(self._folder / "plan.json", self._plan)
+                    write_json(self._folder / "plan.json", self.identity)
         except OSError as error:
             raise self._cannot_write(error) from error
 
@@ -141,10 +138,10 @@ class Workplace:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         (self._folder / "done").mkdir()
 
-    def former(self) -> dict[str, Any]:
-        """The manifest of the same export, finished before and now looked through; without parts if there is none."""
+    def former(self) -> dict[str, Any] | None:
+        """The manifest of the same export, finished before and now looked through; None if there is none."""
         manifest = self._manifest()
-        return {"parts": [], "files": {}} if manifest is None or not self._same(manifest) else manifest
+        return None if manifest is None or not self._same(manifest) else manifest
 
     def is_over(self) -> bool:
         """Whether the export is finished, or another one has taken its place."""
@@ -178,19 +175,14 @@ class Workplace:
         path = self.out / name
         # PyTorch writes the name of a file into it.
         scratch = self._folder / "scratch" / secrets.token_hex(8) / path.name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch.parent.mkdir()
-            write(scratch)
-            with scratch.open("rb") as file:
-                os.fsync(file.fileno())
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                entry = {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
+
+        def go_on() -> None:
             if not may():
                 raise Lost
-            scratch.replace(path)
-            flush(path.parent)
-            return entry
+
+        try:
+            scratch.parent.mkdir()
+            return commit(path, write, temporary=scratch, before=go_on)
         except Exception as error:  # each library has classes of its own
             if not isinstance(error, Lost) and self.is_over():
                 raise Lost from error
@@ -213,6 +205,8 @@ class Workplace:
             self._folder.rename(self.out / f"{_GONE}{secrets.token_hex(4)}")
         for gone in self.out.glob(f"{_GONE}*"):
             shutil.rmtree(gone, ignore_errors=True)
+        for temporary in self.out.glob(".*.tmp"):
+            temporary.unlink(missing_ok=True)
 
     def keep_sample(self, unit: str, values: np.ndarray) -> None:
         """Keep numbers that only the making needs."""
@@ -236,13 +230,6 @@ class Workplace:
         except ValueError as error:
             place = self._folder / name
             raise DataError(f"{place} is damaged ({error}); remove {self.out} or choose another --out") from error
-
-    def _write(self, path: Path, text: str) -> None:
-        scratch = self._folder / "scratch" / secrets.token_hex(8)
-        scratch.write_text(text, encoding="utf-8")
-        flush(scratch)
-        scratch.replace(path)
-        flush(path.parent)
 
     def _cannot_write(self, error: OSError, name: str = "") -> DataError:
         place = self.out / name if name else self.out

@@ -13,6 +13,7 @@ import numpy as np
 
 from mmrec.data.dataset import Dataset
 from mmrec.exporter import export
+from mmrec.index.build import IndexConfig
 
 DIM = 6
 
@@ -40,7 +41,7 @@ def main(data: str, checkpoint: str, out: str, sleep_s: str, *options: str) -> N
         modalities=dataset.modalities,
         shard_items=1,
         dtype="int8",
-        index="--index" in options,
+        index=IndexConfig() if "--index" in options else None,
     )
     print(report.encoded)
 
