@@ -251,7 +251,7 @@ class Workplace:
     def _read(self, name: str) -> Any:
         try:
             return json.loads((self._folder / name).read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
             place = self._folder / name
