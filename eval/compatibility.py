@@ -2,9 +2,10 @@
 
     python -m eval.compatibility OLD_RUN NEW_RUN --data DATASET --out results/compatibility
 
-Nothing is trained. Test queries are ranked with users and index of either model, histories read from the index that is
-deployed. A new model is backward compatible if its users find more in the old index than the old model's do (Shen et
-al. 2020); after that the index can be renewed behind it. Written to --out: compatibility.csv, compatibility.svg.
+Nothing is trained. Test queries are ranked with the users of either model, made of that model's own item vectors, in
+the index of either; and with the new model's user encoder reading histories from the old index. A new model is backward
+compatible if its users find at least as much in the old index as the old model's do (Shen et al. 2020); then users can
+be renewed first and the index behind them. Written to --out: compatibility.csv, differences.csv, compatibility.svg.
 
 MEASURED
 """
@@ -22,6 +23,15 @@ from eval.comparison import comparisons, per_query, plot_runs, run_rows
 from eval.study import run_study, show
 from mmrec.inference import encode_histories
 from mmrec.training.evaluation import vectors_of_checkpoint
+
+# Whose user encoder, reading whose item vectors, in whose index.
+PAIRS = {
+    "old": ("old", "old", "old"),
+    "new in old index": ("new", "new", "old"),
+    "new from and in old index": ("new", "old", "old"),
+    "old in new index": ("old", "old", "new"),
+    "new": ("new", "new", "new"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +54,11 @@ def study(config: Compatibility) -> tuple[pl.DataFrame, pl.DataFrame, float]:
     new = vectors_of_checkpoint(config.new, config.data, "test")
     queries = old.split.test
     pairs = {}
-    for users, index in (("old", "old"), ("new", "old"), ("old", "new"), ("new", "new")):
-        encoder, items = (old if users == "old" else new).user_encoder, (old if index == "old" else new).items
-        vectors = encode_histories(encoder, items, queries.history, query_times=queries.times)
-        pairs[f"{users} users, {index} index"] = per_query(old.split, vectors, items)
+    for name, (users, histories, index) in PAIRS.items():
+        models = {"old": old, "new": new}
+        encoder, read = models[users].user_encoder, models[histories].items
+        vectors = encode_histories(encoder, read, queries.history, query_times=queries.times)
+        pairs[name] = per_query(old.split, vectors, models[index].items)
     first, *others = pairs
     tested = comparisons(pairs, [(other, first) for other in others])
     return run_rows(pairs), tested, float((old.items * new.items).sum(1).mean())
