@@ -316,8 +316,7 @@ def _finish(
 ) -> int:
     """Write all but the parts, the manifest last; return the width of the vectors."""
     bitmasks = pa.concat_tables([pq.read_table(out / part["file"], columns=["modalities"]) for part in parts])
-    items = item_table(dataset)
-    items = items.add_column(2, "modalities", bitmasks["modalities"])
+    items = item_table(dataset, bitmasks["modalities"])
     files = {"items.parquet": write_table(out / "items.parquet", items)} | _copy_model(checkpoint, out)
     for extra, write in extras.items():
         name = f"model/{extra}"
