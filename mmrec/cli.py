@@ -18,8 +18,9 @@ import tyro
 from mmrec.cli_arguments import log_to_stderr, refuse_repeated
 from mmrec.cli_check import check, print_dataset
 from mmrec.cli_compare import compare, drift, report
+from mmrec.cli_export import export
 from mmrec.cli_index import index
-from mmrec.cli_results import baselines, evaluate, explain, export
+from mmrec.cli_results import baselines, evaluate, explain
 from mmrec.cli_search import recommend, search
 from mmrec.cli_serve import serve
 from mmrec.cli_train import refit, train_preset, tune_preset

@@ -1,12 +1,11 @@
-"""The commands that come after training: evaluate, baselines, export, explain."""
+"""The commands that come after training: evaluate, baselines, explain."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +15,7 @@ import tyro
 from mmrec.data.splits import SplitName
 from mmrec.errors import ConfigError, DataError
 
-__all__ = ["baselines", "evaluate", "explain", "export"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["baselines", "evaluate", "explain"]
 
 Positional = tyro.conf.Positional
 
@@ -145,68 +142,6 @@ def baselines(
     Console().print(baselines_table(run_baselines(dataset, chosen, part)))
 
 
-def export(
-    checkpoint: Positional[Path],
-    data: Path,
-    out: Path,
-    index: bool = False,
-    recall: float | None = None,
-    since: Path | None = None,
-    blend: bool = False,
-    overwrite: bool = False,
-) -> None:
-    """Write the item embeddings of a checkpoint as a folder that searches, recommends and evaluates on its own.
-
-    An interrupted export goes on with the same command.
-
-    Args:
-        checkpoint: run folder (its best checkpoint) or checkpoint folder.
-        data: the dataset that it was trained on.
-        out: export folder.
-        index: also build an index (`mmrec index` has more settings).
-        recall: with --index: share of the exact answer that it is to find, by default .98.
-        since: earlier export of the same model; items that have not changed are copied from it.
-        blend: also export what sequential rules (item-kNN for sets) add to the scores, for recommend and evaluate.
-        overwrite: replace an export of another model or dataset at OUT.
-    """
-    from mmrec.exporter import UserSide
-    from mmrec.exporter import export as write_export
-    from mmrec.index.build import IndexConfig
-    from mmrec.inference import encode_catalog, graph_writers, use_feature_caches
-    from mmrec.model import model_hash
-    from mmrec.training.evaluation import open_checkpoint, vectors_of_checkpoint
-
-    if recall is not None and not index:
-        raise ConfigError("--recall is of an index; give --index too")
-    indexed = None if not index else IndexConfig() if recall is None else IndexConfig(recall=recall)
-    folder, dataset, model, catalog = open_checkpoint(checkpoint, data)
-    extras = graph_writers(model, catalog)
-    use_feature_caches(model, catalog, fill=False)
-    if blend:
-        extras |= vectors_of_checkpoint(folder, data, "valid").blend().writers()
-    with _progress("encoding items", dataset.num_items) as advance:
-        report = write_export(
-            lambda item_idx: encode_catalog(model, catalog, item_idx).cpu().numpy(),
-            dataset,
-            out,
-            checkpoint=folder,
-            model_hash=model_hash(folder),
-            presence=catalog.present,
-            modalities=model.inputs.modalities,
-            user_side=UserSide.of(model, dataset),
-            extras=extras,
-            index=indexed,
-            since=since,
-            overwrite=overwrite,
-            progress=advance,
-        )
-    if catalog.faults:
-        logger.warning("%d damaged media were masked; the vectors of their items rest on what is left", catalog.faults)
-    if empty := int((~catalog.present.any(1)).sum()):
-        logger.warning("%d items have nothing that the model encodes; they share one vector (modalities 0)", empty)
-    print(f"exported: {out}  ({report.num_items:,} items x {report.dim})")
-
-
 def explain(checkpoint: Positional[Path], data: Path, items: tuple[str, ...]) -> None:
     """Which modality made an item's vector: shares of the fusion's weights, and how far it moves without each.
 
@@ -239,17 +174,6 @@ def explain(checkpoint: Positional[Path], data: Path, items: tuple[str, ...]) ->
         if not len(columns):
             table.add_row(str(dataset.item_ids[item]), dataset.titles[item], "none: the learned vector", "", "")
     Console().print(table)
-
-
-@contextlib.contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left; yields the function that moves it."""
-    from mmrec.training.telemetry import progress_bar
-
-    progress, bar = progress_bar(True)
-    with progress:
-        bar.start(title, total)
-        yield lambda done: bar.advance(steps=done)
 
 
 @contextlib.contextmanager

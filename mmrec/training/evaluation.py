@@ -74,8 +74,13 @@ class Vectors:
         return fit_blend(self.split, users, self.items)
 
 
-def open_checkpoint(checkpoint: Path, data: Path) -> tuple[Path, Dataset, Recommender, CatalogInputs]:
+def open_checkpoint(
+    checkpoint: Path, data: Path, *, cache_bytes: int = 4 << 30
+) -> tuple[Path, Dataset, Recommender, CatalogInputs]:
     """The checkpoint folder, the dataset, the model in evaluation mode, and the dataset's items as it reads them.
+
+    Args:
+        cache_bytes: samples of media kept in memory at most.
 
     Raises: CheckpointError if there is no checkpoint, or if it was trained on other data.
     """
@@ -83,7 +88,7 @@ def open_checkpoint(checkpoint: Path, data: Path) -> tuple[Path, Dataset, Recomm
     dataset = Dataset.open(data)
     check_dataset(folder, dataset)
     model = load_model(folder)
-    return folder, dataset, model, CatalogInputs(dataset, model.inputs)
+    return folder, dataset, model, CatalogInputs(dataset, model.inputs, cache_bytes=cache_bytes)
 
 
 def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part, *, dim: int | None = None) -> Vectors:

@@ -1,16 +1,13 @@
 """An export folder, opened for reading: its vectors, ids and titles, each file compared with the manifest's hash.
 
-Nothing here needs torch or the dataset. The format of the folder stands in ``mmrec/exporter``.
-
 Legend: V items of the export, D vector width.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +16,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrec.errors import DataError, unknown_name
+from mmrec.export_folder.encodings import Encoding, encoding_of
+from mmrec.export_folder.formats import Format, format_of, numbers_of, vector_array
+from mmrec.export_folder.manifest import MANIFEST, check_file, files_of, read_manifest
 
-__all__ = [
-    "MANIFEST",
-    "PARTIAL_MANIFEST",
-    "SCHEMA",
-    "SCHEMA_VERSION",
-    "ExportFolder",
-    "check_file",
-    "read_file",
-    "read_manifest",
-]
-
-SCHEMA = "mmrec.export"
-SCHEMA_VERSION = 2
-MANIFEST = "manifest.json"
-PARTIAL_MANIFEST = "manifest.partial.json"
+__all__ = ["ExportFolder", "UserVectors"]
 
 # Ids that are looked for one by one in a column; for more a dictionary of all pays.
 _FEW_IDS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserVectors:
+    """Users of an export, in the order of the dataset.
+
+    Attributes:
+        user_ids: strings. (U,)
+        vectors: after the last event of each, decoded; of a user without events zero, but for binary. float32 (U, D)
+        events: how many each has. int32 (U,)
+        last_times: of the last event, seconds since 1970; null where events have no times. int64 (U,)
+    """
+
+    user_ids: pa.Array
+    vectors: np.ndarray
+    events: np.ndarray
+    last_times: pa.Array
 
 
 class ExportFolder:
@@ -80,10 +83,15 @@ class ExportFolder:
     def dim(self) -> int:
         return self.manifest["dim"]
 
+    @property
+    def encoding(self) -> Encoding:
+        """The number format of the stored vectors; ``vectors`` are decoded from it."""
+        return encoding_of(self.manifest["dtype"])
+
     @functools.cached_property
     def files(self) -> dict[str, dict[str, Any]]:
         """Size and sha256 of every file but the manifest, by its path in the folder."""
-        return {part["file"]: part for part in self.manifest["parts"]} | self.manifest["files"]
+        return files_of(self.manifest)
 
     @functools.cached_property
     def item_ids(self) -> np.ndarray:
@@ -117,18 +125,61 @@ class ExportFolder:
 
     @functools.cached_property
     def table(self) -> pa.Table:
-        """Item id, vector, modalities and source hash of all items, from the parts in order."""
-        return pa.concat_tables(self._parts())
+        """item_id, vector as it is stored, scale (int8 only), modalities and source_hash of all items, in order."""
+        return pa.concat_tables(table for _, table in self.parts())
 
     @functools.cached_property
     def vectors(self) -> np.ndarray:
-        """All vectors, as exported. float32 (V, D)"""
-        return _matrix(self.table, self.dim)
+        """All vectors, decoded from what ``encoding`` stores; of a float32 export exactly as given. float32 (V, D)"""
+        vectors = np.empty((self.num_items, self.dim), dtype=np.float32)
+        for start, table in self.parts():
+            vectors[start : start + table.num_rows] = self.decode(table)
+        return vectors
+
+    def parts(self) -> Iterator[tuple[int, pa.Table]]:
+        """First row and table of each part, as in :attr:`table`, one after the other."""
+        start = 0
+        for part in self.manifest["parts"]:
+            yield start, self.part(part)
+            start += part["rows"]
 
     def vector_blocks(self) -> Iterator[np.ndarray]:
         """All vectors in order, one part after the other, for exports larger than memory. float32 (n, D)"""
-        for table in self._parts(["vector"]):
-            yield _matrix(table, self.dim)
+        for _, table in self.parts():
+            yield self.decode(table)
+
+    def part(self, part: dict[str, Any]) -> pa.Table:
+        """The table of one part of the manifest.
+
+        Raises: DataError if a file of it is missing or damaged.
+        """
+        form, path = self._format, self._checked(part["file"])
+        try:
+            table = form.read_table(path, None)
+            if form.read_vectors is not None:
+                table = table.add_column(1, *vector_array(form.read_vectors(self._checked(part["vectors"]["file"]))))
+            if numbers_of(table["vector"], self.encoding).shape[1] != self.encoding.width(self.dim):
+                raise ValueError(f"vectors of {table.schema.field('vector').type}")
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:100]
+            raise DataError(f"{path} cannot be read as {form.name} ({reason}); export again") from error
+        if table.num_rows != part["rows"]:
+            raise DataError(f"{path} has {table.num_rows:,} rows but the manifest says {part['rows']:,}; export again")
+        return table
+
+    def part_column(self, name: str) -> pa.ChunkedArray:
+        """A column but that of the vectors, of all parts; their files are not compared with their hashes."""
+        files = [self.path / part["file"] for part in self.manifest["parts"]]
+        return pa.concat_tables([self._format.read_table(file, [name]) for file in files])[name]
+
+    def decode(self, table: pa.Table) -> np.ndarray:
+        """Vectors of a table of :meth:`part`. float32 (n, D)"""
+        scale = table["scale"].to_numpy() if self.encoding.has_scale else None
+        return self.encoding.decode(numbers_of(table["vector"], self.encoding), scale, self.dim)
+
+    @property
+    def _format(self) -> Format:
+        return format_of(self.manifest["format"])
 
     def item_index(self, item_id: str) -> int:
         """Row of an item id.
@@ -172,6 +223,23 @@ class ExportFolder:
         return self.vectors[[self._row_of[item_id] for item_id in item_ids]]
 
     @functools.cached_property
+    def users(self) -> UserVectors:
+        """Vectors of users, decoded.
+
+        Raises: DataError if the export has none.
+        """
+        entry = self.manifest["users"]
+        if entry is None:
+            raise DataError(f"{self.path} has no vectors of users; export with --users")
+        table = pa.concat_tables([self.read_table(part["file"]) for part in entry["parts"]])
+        return UserVectors(
+            user_ids=table["user_id"].combine_chunks(),
+            vectors=self.decode(table),
+            events=table["events"].to_numpy(),
+            last_times=table["last_time"].combine_chunks(),
+        )
+
+    @functools.cached_property
     def _row_of(self) -> dict[str, int]:
         return {item_id: row for row, item_id in enumerate(self.id_column.to_pylist())}
 
@@ -181,18 +249,12 @@ class ExportFolder:
         Raises:
             DataError: if it is missing or damaged.
         """
-        data = read_file(self.path, name, self.files[name])
-        return pq.read_table(pa.BufferReader(data), columns=columns)
+        return pq.ParquetFile(self._checked(name)).read(columns=columns)
 
-    def _parts(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        for part in self.manifest["parts"]:
-            table = self.read_table(part["file"], columns)
-            if table.num_rows != part["rows"]:
-                raise DataError(
-                    f"{self.path / part['file']} has {table.num_rows:,} rows but the manifest says "
-                    f"{part['rows']:,}; export again"
-                )
-            yield table
+    def _checked(self, name: str) -> Path:
+        """Where a file lies, after a look at its sha256."""
+        check_file(self.path, name, self.files[name], content=True)
+        return self.path / name
 
     def _text_column(self, name: str, column: str) -> pa.Array:
         texts = self.read_table(name, [column])[column].combine_chunks()
@@ -201,69 +263,3 @@ class ExportFolder:
                 f"{self.path / name} has {len(texts):,} rows but the export has {self.num_items:,} items; export again"
             )
         return texts
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a finished export.
-
-    Raises:
-        DataError: if the folder is no export, is unfinished, or is of another version.
-    """
-    if not (path / MANIFEST).is_file():
-        if (path / PARTIAL_MANIFEST).is_file():
-            raise DataError(f"{path} is an unfinished export; run the same `mmrec export` again and it goes on")
-        raise DataError(f"{path} is no export folder, it has no {MANIFEST}; give a folder made by `mmrec export`")
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path / MANIFEST} is damaged ({error}); export again with --overwrite") from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        given = manifest.get("schema") if isinstance(manifest, dict) else None
-        raise DataError(f"{path / MANIFEST} has schema {given!r}, not {SCHEMA!r}; give a folder made by `mmrec export`")
-    if manifest["schema_version"] != SCHEMA_VERSION:
-        raise DataError(
-            f"{path} has version {manifest['schema_version']} of the export format; "
-            f"this mmrec reads version {SCHEMA_VERSION}: export again"
-        )
-    return manifest
-
-
-def check_file(root: Path, name: str, entry: dict[str, Any], *, content: bool) -> None:
-    """Compare a file with the size, and with ``content`` the sha256, that the manifest gives; blocks of it in memory.
-
-    Raises:
-        DataError: if the file is missing or damaged; the message names it.
-    """
-    path = root / name
-    if not path.is_file():
-        raise DataError(f"{path} is missing; run the same `mmrec export` again to restore it")
-    if (size := path.stat().st_size) != entry["bytes"]:
-        raise DataError(
-            f"{path} is damaged: {size:,} bytes, the manifest says {entry['bytes']:,}; "
-            "run the same `mmrec export` again to restore it"
-        )
-    if content:
-        with path.open("rb") as file:
-            _check_sha256(path, hashlib.file_digest(file, "sha256").hexdigest(), entry)
-
-
-def read_file(root: Path, name: str, entry: dict[str, Any]) -> bytes:
-    """The content of a file that is as the manifest says.
-
-    Raises: as :func:`check_file`.
-    """
-    check_file(root, name, entry, content=False)
-    data = (root / name).read_bytes()
-    _check_sha256(root / name, hashlib.sha256(data).hexdigest(), entry)
-    return data
-
-
-def _check_sha256(path: Path, found: str, entry: dict[str, Any]) -> None:
-    if found != entry["sha256"]:
-        raise DataError(
-            f"{path} is damaged: its sha256 is not the manifest's; run the same `mmrec export` again to restore it"
-        )
-
-
-def _matrix(table: pa.Table, dim: int) -> np.ndarray:
-    return np.concatenate([chunk.flatten().to_numpy() for chunk in table["vector"].chunks]).reshape(-1, dim)
