@@ -163,6 +163,7 @@ def export(
         blend: also export what sequential rules (item-kNN for sets) add to the scores, for recommend and evaluate.
         overwrite: replace an export of another model or dataset at OUT.
     """
+    from mmrec.exporter import UserSide
     from mmrec.exporter import export as write_export
     from mmrec.index.build import IndexConfig
     from mmrec.inference import encode_catalog, graph_writers, use_feature_caches
@@ -186,6 +187,7 @@ def export(
             model_hash=model_hash(folder),
             presence=catalog.present,
             modalities=model.inputs.modalities,
+            user_side=UserSide.of(model, dataset),
             extras=extras,
             index=indexed,
             since=since,

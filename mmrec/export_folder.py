@@ -1,6 +1,6 @@
 """An export folder, opened for reading: its vectors, ids and titles, each file compared with the manifest's hash.
 
-Nothing here needs torch or the dataset. The format of the folder stands in ``mmrec/exporter.py``.
+Nothing here needs torch or the dataset. The format of the folder stands in ``mmrec/exporter``.
 
 Legend: V items of the export, D vector width.
 """
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 SCHEMA = "mmrec.export"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 PARTIAL_MANIFEST = "manifest.partial.json"
 
@@ -93,24 +93,27 @@ class ExportFolder:
     @functools.cached_property
     def id_column(self) -> pa.Array:
         """``item_ids`` in Arrow: one search needs a few of them, and making Python strings of all takes its time."""
-        return self._text_column("items.parquet", "item_id")
+        return self._shown["item_id"].combine_chunks()
 
     @functools.cached_property
     def title_column(self) -> pa.Array:
         """Something to show for each item, in Arrow. (V,)"""
-        return self._text_column("items.parquet", "title")
+        return self._shown["title"].combine_chunks()
 
     @functools.cached_property
     def bitmasks(self) -> np.ndarray:
         """Bit m is set where modality m went into the item's vector. int32 (V,)"""
-        if "modalities" in pq.read_schema(self.path / "items.parquet").names:
-            return self.read_table("items.parquet", ["modalities"])["modalities"].to_numpy()
-        return self.table["modalities"].to_numpy()
+        return self._shown["modalities"].to_numpy()
 
     def modalities_of(self, row: int) -> tuple[str, ...]:
         """Names of the modalities that went into the vector at ``row``."""
         bits = int(self.bitmasks[row])
         return tuple(name for bit, name in enumerate(self.manifest["modalities"]) if bits >> bit & 1)
+
+    @functools.cached_property
+    def attributes(self) -> pa.Table:
+        """What items can be filtered by: columns of the dataset, in the order of the vectors. V rows"""
+        return self.read_table("items.parquet").drop_columns(["item_id", "title", "modalities"])
 
     @functools.cached_property
     def table(self) -> pa.Table:
@@ -191,13 +194,16 @@ class ExportFolder:
                 )
             yield table
 
-    def _text_column(self, name: str, column: str) -> pa.Array:
-        texts = self.read_table(name, [column])[column].combine_chunks()
-        if len(texts) != self.num_items:
+    @functools.cached_property
+    def _shown(self) -> pa.Table:
+        """What an answer shows of an item."""
+        table = self.read_table("items.parquet", ["item_id", "title", "modalities"])
+        if table.num_rows != self.num_items:
             raise DataError(
-                f"{self.path / name} has {len(texts):,} rows but the export has {self.num_items:,} items; export again"
+                f"{self.path / 'items.parquet'} has {table.num_rows:,} rows but the export has {self.num_items:,} "
+                "items; export again"
             )
-        return texts
+        return table
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -144,8 +144,8 @@ def test_a_damaged_part_or_index_is_noticed_when_it_is_read(plain, indexed):
 
 
 def test_exports_of_another_version_and_other_folders_are_refused(plain, tmp_path):
-    change_manifest(plain.path, schema_version=2)
-    with pytest.raises(DataError, match="has version 2 of the export format; this mmrec reads version 1"):
+    change_manifest(plain.path, schema_version=1)
+    with pytest.raises(DataError, match="has version 1 of the export format; this mmrec reads version 2"):
         ExportFolder.open(plain.path)
     change_manifest(plain.path, schema="mmrec.dataset")
     with pytest.raises(DataError, match=r"has schema 'mmrec.dataset', not 'mmrec.export'"):

@@ -1,24 +1,4 @@
-"""Item embeddings as a product: a folder with ids, masks, hashes and an index that stands on its own.
-
-Format of the export folder, version 1::
-
-    manifest.json        schema "mmrec.export", schema_version; model_hash; dataset {name, fingerprint}; num_items,
-                         shard_items, dim, dtype "float32", normalised, metric "inner_product";
-                         modalities: names of the bits of the bitmask, lowest first;
-                         parts: [{file, rows, bytes, sha256, normalised}]; files: {name: {bytes, sha256}}. Written last.
-    embeddings/part-00000.parquet ...   item_id string, vector fixed-size list of float32, modalities int32 bitmask,
-                         source_hash string; no nulls; items in order of the dataset's item_idx, shard_items a part
-    items.parquet        item_id, title, modalities (bitmask): what search shows; same order
-    index.faiss, index_ids.parquet, ...   with --index: ``mmrec/index/__init__.py``
-    model/               the checkpoint without training_state/: encodes queries and users;
-                         graphs/<modality>.pt: encoders of raw media, with their weights, for quick queries;
-                         blend.json, blend.npz: what a counting baseline adds to the scores, with --blend
-
-Vectors are stored exactly as the model scores them; ``normalised`` is measured: every vector has length 1 within 1e-4.
-``source_hash`` changes when the content of the item does. Each part is written under a temporary name, flushed and
-renamed, then entered into ``manifest.partial.json``; an interrupted export goes on after the last part entered there,
-and its bytes are those of an uninterrupted one. The folder names no time and no machine: same input, same bytes.
-"""
+"""Writes an export folder; its format stands in ``mmrec/exporter/__init__.py``."""
 
 from __future__ import annotations
 
@@ -46,6 +26,8 @@ from mmrec.export_folder import (
     check_file,
     read_manifest,
 )
+from mmrec.exporter.item_table import item_table
+from mmrec.exporter.use import UserSide, model_card
 from mmrec.index.build import IndexConfig, finish_index
 
 __all__ = ["ExportReport", "export"]
@@ -78,6 +60,7 @@ def export(
     model_hash: str,
     presence: np.ndarray,
     modalities: tuple[str, ...],
+    user_side: UserSide | None = None,
     extras: Mapping[str, Callable[[Path], object]] | None = None,
     index: IndexConfig | None = None,
     since: Path | None = None,
@@ -97,6 +80,7 @@ def export(
         presence: which modalities the model sees of each item. bool (V, M). ``encode_items`` may clear an entry when it
             finds a medium unreadable; the bitmask tells what went into the vector.
         modalities: names of the columns of ``presence``.
+        user_side: what makes user vectors of these; None: the vectors are of items alone.
         extras: further files of ``out/model``, by their paths in it, and what writes each.
         index: also build an index; None keeps the one that there is.
         since: earlier export; vectors of items that have not changed since are copied from it bit for bit.
@@ -131,7 +115,7 @@ def export(
             write_json(out / PARTIAL_MANIFEST, identity | {"parts": parts})
         if progress:
             progress(len(item_idx))
-    dim = _finish(out, identity, parts, dataset, checkpoint, extras or {}, index)
+    dim = _finish(out, identity, parts, dataset, checkpoint, user_side, extras or {}, index)
     encoded, copied = writer.encoded, writer.copied
     logger.info(
         "%s: %s items encoded, %s copied, %s already there", out, encoded, copied, dataset.num_items - encoded - copied
@@ -326,13 +310,13 @@ def _finish(
     parts: list[dict[str, Any]],
     dataset: Dataset,
     checkpoint: Path,
+    user_side: UserSide | None,
     extras: Mapping[str, Callable[[Path], object]],
     index: IndexConfig | None,
 ) -> int:
     """Write all but the parts, the manifest last; return the width of the vectors."""
     bitmasks = pa.concat_tables([pq.read_table(out / part["file"], columns=["modalities"]) for part in parts])
-    items = pa.table({"item_id": [str(item_id) for item_id in dataset.item_ids], "title": dataset.titles})
-    items = items.append_column("modalities", bitmasks["modalities"])
+    items = item_table(dataset, bitmasks["modalities"])
     files = {"items.parquet": write_table(out / "items.parquet", items)} | _copy_model(checkpoint, out)
     for extra, write in extras.items():
         name = f"model/{extra}"
@@ -341,11 +325,15 @@ def _finish(
     manifest = identity | {
         "dim": dim,
         "dtype": "float32",
+        "decode": "the vectors as the model scores them",
         "normalised": all(part["normalised"] for part in parts),
         "metric": "inner_product",
+        "user_side": None if user_side is None else user_side.to_json(),
         "parts": parts,
         "files": files,
     }
+    card = model_card(manifest, dataset)
+    files["README.md"] = commit(out / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
     before = read_manifest(out) if (out / MANIFEST).is_file() else None
     finish_index(ExportFolder(out, manifest), before, index)
     write_json(out / MANIFEST, manifest)
