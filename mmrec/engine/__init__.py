@@ -10,7 +10,9 @@
 search by item reads neither torch nor the model.
 """
 
-from mmrec.engine.engine import Engine
+from mmrec.engine.audience import Audience
+from mmrec.engine.engine import RAW_MODALITIES, Engine
 from mmrec.engine.questions import History, Query
+from mmrec.engine.reasons import Reason
 
-__all__ = ["Engine", "History", "Query"]
+__all__ = ["RAW_MODALITIES", "Audience", "Engine", "History", "Query", "Reason"]

@@ -5,22 +5,27 @@ Legend: I items, U users, Q queries, D vector width.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmrec.engine.audience import MAX_USERS, Audience, audience_of
+from mmrec.engine.lists import reranked
 from mmrec.engine.questions import History, Query
+from mmrec.engine.reasons import Reason, reasons
 from mmrec.engine.vectors import Encoders
 from mmrec.errors import DataError
 from mmrec.export_folder import ExportFolder
-from mmrec.index import Hit, search_by_vector
+from mmrec.index import Hit, Where, search_by_vector, search_by_vectors
+from mmrec.reranking import Reranking
 
-__all__ = ["Engine", "Where"]
+__all__ = ["RAW_MODALITIES", "Engine"]
 
-Where = Mapping[str, Sequence[str]]
-"""By attribute column of the items, the values that an answer may have."""
+# What a new item can come with: a text, and files.
+RAW_MODALITIES = frozenset({"text", "image", "audio", "video"})
 
 
 class Engine:
@@ -50,6 +55,17 @@ class Engine:
     def export(self) -> ExportFolder:
         """Raises: ConfigError if a checkpoint was opened, which has no vectors of items."""
         return self.encoders.export
+
+    def load(self) -> None:
+        """Read now whatever an answer may need: afterwards none reads a file, and the folder may change.
+
+        From then on one model of all modalities encodes new items.
+        """
+        first = str(self.export.id_column[0])
+        self.export.vectors_of([first])
+        self.search(Query(items=(first,)), k=1)
+        self.recommend(History(items=(first,), times=(0,), at=0), k=1)
+        self.encoders.item_model(RAW_MODALITIES & set(self.modalities))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -91,33 +107,65 @@ class Engine:
 
     def search_many(self, queries: Sequence[Query], k: int = 10, *, where: Where | None = None) -> list[list[Hit]]:
         """:meth:`search` of several queries, whose vectors are made in one pass."""
-        vectors = self.encode_queries(queries) if queries else ()
-        return [
-            self._nearest(vector, k, {*query.items, *_named(query.history)}, where)
-            for vector, query in zip(vectors, queries, strict=True)
-        ]
+        if not queries:
+            return []
+        named = [{*query.items, *_named(query.history)} for query in queries]
+        return search_by_vectors(self.export, self.encode_queries(queries), k, named, where=where)
 
-    def recommend(self, history: History, k: int = 10, *, blend: bool = True, where: Where | None = None) -> list[Hit]:
+    def recommend(
+        self,
+        history: History,
+        k: int = 10,
+        *,
+        blend: bool = True,
+        where: Where | None = None,
+        rerank: str | Reranking | None = None,
+    ) -> list[Hit]:
         """The ``k`` best items for a user, without those that were taken or are disliked; fewer if fewer are left.
 
         Args:
             blend: add the exported counts to the scores, where the export has them.
+            rerank: another order of the best items, see :class:`mmrec.reranking.Reranking`; scores stay what they are.
 
         Raises: DataError if nothing was taken; dislikes alone say nothing of what is liked.
         """
-        return self.recommend_many([history], k, blend=blend, where=where)[0]
+        return self.recommend_many([history], k, blend=blend, where=where, rerank=rerank)[0]
 
     def recommend_many(
-        self, histories: Sequence[History], k: int = 10, *, blend: bool = True, where: Where | None = None
+        self,
+        histories: Sequence[History],
+        k: int = 10,
+        *,
+        blend: bool = True,
+        where: Where | None = None,
+        rerank: str | Reranking | None = None,
     ) -> list[list[Hit]]:
         """:meth:`recommend` for several users, whose vectors are made in one pass."""
+        order = Reranking.parse(rerank) if isinstance(rerank, str) else rerank
         users = self.encode_users(histories) if histories else ()
         found = []
         for user, history in zip(users, histories, strict=True):
             if not np.any(user):
                 raise DataError("the user has no events to go on; give a user with events, or a list of items")
-            found.append(self._nearest(user, k, set(_named(history)), where, self._bonus(history, blend)))
+            ask = functools.partial(
+                self._nearest, user, exclude=set(_named(history)), where=where, bonus=self._bonus(history, blend)
+            )
+            found.append(ask(k) if order is None else reranked(self.export, ask, k, order))
         return found
+
+    def explain(
+        self, question: History | Query, hits: Sequence[Hit], *, blend: bool = True
+    ) -> list[tuple[Reason, ...]]:
+        """For each hit of an answer, what its score owes to each part of the question, the most important first."""
+        return reasons(self.encoders, question, hits, blend=blend)
+
+    def audience(self, query: Query, k: int = 10, *, num_nearest: int = 10, max_users: int = MAX_USERS) -> Audience:
+        """Whom a new item may please: the share of users in whose first ``k`` it would be, and the nearest users.
+
+        Raises: DataError if the export has no vectors of users.
+        """
+        vector = self.encode_queries([query])[0]
+        return audience_of(self.export, vector, k, num_nearest=num_nearest, max_users=max_users)
 
     def _nearest(
         self,
@@ -127,8 +175,7 @@ class Engine:
         where: Where | None,
         bonus: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> list[Hit]:
-        filters: dict[str, Any] = {} if where is None else {"where": where}
-        return search_by_vector(self.export, vector, k, exclude, bonus, **filters)
+        return search_by_vector(self.export, vector, k, exclude, bonus, where=where)
 
     def _bonus(self, history: History, blend: bool) -> tuple[np.ndarray, np.ndarray] | None:
         if not blend or self.encoders.blend is None:
