@@ -49,6 +49,7 @@ class ExportFolder:
     def __init__(self, path: Path, manifest: dict[str, Any]):
         self.path = path
         self.manifest = manifest
+        self._names_of: dict[int, tuple[str, ...]] = {}
         self.searcher: Any = None  # kept by mmrec.index once a search has opened it
 
     @classmethod
@@ -108,7 +109,10 @@ class ExportFolder:
     def modalities_of(self, row: int) -> tuple[str, ...]:
         """Names of the modalities that went into the vector at ``row``."""
         bits = int(self.bitmasks[row])
-        return tuple(name for bit, name in enumerate(self.manifest["modalities"]) if bits >> bit & 1)
+        if bits not in self._names_of:
+            names = self.manifest["modalities"]
+            self._names_of[bits] = tuple(name for bit, name in enumerate(names) if bits >> bit & 1)
+        return self._names_of[bits]
 
     @functools.cached_property
     def attributes(self) -> pa.Table:

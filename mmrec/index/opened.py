@@ -127,8 +127,9 @@ class OpenIndex:
             part = slice(start, start + step)
             score = self.scores(queries[part], found[part])
             best = np.lexsort((found[part], -score), axis=-1)[:, :k]
-            rows[part, : best.shape[1]] = np.take_along_axis(found[part], best, axis=1)
-            scores[part, : best.shape[1]] = np.take_along_axis(score, best, axis=1)
+            lines = np.arange(len(best))[:, None]
+            rows[part, : best.shape[1]] = found[part][lines, best]
+            scores[part, : best.shape[1]] = score[lines, best]
         rows[np.isneginf(scores)] = -1
         return rows, scores
 
