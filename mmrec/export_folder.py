@@ -81,7 +81,7 @@ class ExportFolder:
     def dim(self) -> int:
         return self.manifest["dim"]
 
-    @functools.cached_property
+    @property
     def files(self) -> dict[str, dict[str, Any]]:
         """Size and sha256 of every file but the manifest, by its path in the folder."""
         return {part["file"]: part for part in self.manifest["parts"]} | self.manifest["files"]
