@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["commit", "write_json", "write_parquet", "write_table"]
+__all__ = ["commit", "flush", "write_json", "write_parquet", "write_table"]
 
 
 def commit(
@@ -21,12 +21,14 @@ def commit(
     *,
     temporary: Path | None = None,
     before: Callable[[], object] = lambda: None,
+    flush_folder: bool = True,
 ) -> dict[str, Any]:
     """Write a file under a temporary name, flush and rename it; return its ``bytes`` and ``sha256``.
 
     Args:
         temporary: the temporary name, on the same disk; by default beside the file, for one process at a time.
         before: called before the file gets its name; what it raises prevents that.
+        flush_folder: have the name on the disk too; who writes many files can do so once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary or path.with_name(f".{path.name}.tmp")
@@ -36,10 +38,18 @@ def commit(
         entry = {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     before()
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    if flush_folder:
+        flush(path.parent)
     return entry
+
+
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def export(
     Args:
         checkpoint: run folder (its best checkpoint) or checkpoint folder.
         data: the dataset that it was trained on.
-        out: export folder.
+        out: export folder, or a URL that fsspec knows, written when the export is finished.
         index: also build an index (`mmrec index` has more settings).
         recall: with --index: share of the exact answer that it is to find, by default .98.
         dtype: number format of the vectors. int8 has a scale for each vector, binary is the signs; what they cost is
@@ -49,7 +49,7 @@ def export(
         format: file format of the parts. All but parquet have the vectors in files of their own kind.
         dim: first dimensions of the vectors that are exported, a width of --model.matryoshka; the default is all.
         users: also write vectors of the dataset's users, after all of their events.
-        since: earlier export of the same model; items that have not changed are copied from it.
+        since: earlier export of the same model, also a URL; items that have not changed are copied from it.
         blend: also export what sequential rules (item-kNN for sets) add to the scores, for recommend and evaluate.
         executor: local (this process), or ray: tasks of the cluster of RAY_ADDRESS, whose machines share all folders.
         num_workers: ray only: tasks at once, by default as many as the cluster has CPUs, and as many waiting.

@@ -57,6 +57,7 @@ def evaluate(
 
     from mmrec.blend import Blend
     from mmrec.evaluator import make_record, queries_of, run_baselines, score_blend, score_vectors, write_record
+    from mmrec.export_folder import ExportFolder
     from mmrec.metrics.slices import item_groups
     from mmrec.report import summary_table, verdict
     from mmrec.report_examples import curves_of, make_examples
@@ -84,7 +85,7 @@ def evaluate(
     }  # fmt: skip
     with _timed(given.cost, "rank_s"):
         if blend:
-            blended = given.blend() if embeddings is None else Blend.load(embeddings / "model")
+            blended = given.blend() if embeddings is None else Blend.load(ExportFolder.open(embeddings).path / "model")
             result = score_blend(given.split, part, given.users, given.items, blended)
             name = f"{given.model['name']} + {blended.settings.baseline}"
             given.model.update(name=name, blend=asdict(blended.settings))

@@ -13,6 +13,7 @@ from mmrec.export_folder.manifest import (
     UNFINISHED,
     check_file,
     files_of,
+    listed_files,
     parse_manifest,
     read_manifest,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "encoding_of",
     "files_of",
     "format_of",
+    "listed_files",
     "parse_manifest",
     "read_manifest",
 ]

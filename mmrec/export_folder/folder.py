@@ -9,16 +9,20 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmrec.data.store import url_of
 from mmrec.errors import DataError, unknown_name
 from mmrec.export_folder.encodings import Encoding, encoding_of
 from mmrec.export_folder.formats import Format, format_of, numbers_of, vector_array
-from mmrec.export_folder.manifest import MANIFEST, check_file, files_of, read_manifest
+from mmrec.export_folder.manifest import MANIFEST, check_file, files_of, listed_files, parse_manifest, read_manifest
+
+if TYPE_CHECKING:
+    from mmrec.data.remote import RemoteFolder
 
 __all__ = ["ExportFolder", "UserVectors"]
 
@@ -49,10 +53,11 @@ class ExportFolder:
     A file is read, and compared with the manifest's sha256, when it is first needed.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any]):
+    def __init__(self, path: Path, manifest: dict[str, Any], remote: RemoteFolder | None = None):
         self.path = path
         self.manifest = manifest
         self._names_of: dict[int, tuple[str, ...]] = {}
+        self.remote = remote
         self.searcher: Any = None  # kept by mmrec.index once a search has opened it
 
     @classmethod
@@ -60,21 +65,29 @@ class ExportFolder:
         """Open the export folder ``path``.
 
         Args:
+            path: a folder, or a URL that fsspec knows, of which copies are kept on this machine (mmrec/data/remote.py):
+                of the parts when they are needed, of everything else now.
             verify: compare all files with their sha256 now.
 
         Raises:
             DataError: if the folder is no finished export, is of another version, or a file is missing or damaged.
         """
+        url = url_of(path)
+        if url is not None:
+            return _open_url(url, verify=verify)
         path = Path(path)
         export = cls(path, read_manifest(path))
-        counted = sum(part["rows"] for part in export.manifest["parts"])
-        if counted != export.num_items:
-            raise DataError(
-                f"{path / MANIFEST} lists {counted:,} rows in its parts but {export.num_items:,} items; export again"
-            )
+        export._check_count()
         for name, entry in export.files.items():
             check_file(path, name, entry, content=verify)
         return export
+
+    def _check_count(self) -> None:
+        counted = sum(part["rows"] for part in self.manifest["parts"])
+        if counted != self.num_items:
+            raise DataError(
+                f"{self.path / MANIFEST} lists {counted:,} rows in its parts but {self.num_items:,} items; export again"
+            )
 
     @property
     def num_items(self) -> int:
@@ -257,6 +270,8 @@ class ExportFolder:
 
     def _checked(self, name: str) -> Path:
         """Where a file lies, after a look at its sha256."""
+        if self.remote is not None:
+            self.remote.copy(name)
         check_file(self.path, name, self.files[name], content=True)
         return self.path / name
 
@@ -270,3 +285,25 @@ class ExportFolder:
                 "items; export again"
             )
         return table
+
+
+def _open_url(url: str, *, verify: bool) -> ExportFolder:
+    from mmrec.data.remote import RemoteFolder  # fsspec is for those who have such a folder
+    from mmrec.data.store import Store
+
+    try:
+        data = Store(url).read(MANIFEST)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{url} is no finished export, it has no {MANIFEST}; give one made by `mmrec export`"
+        ) from error
+    manifest = parse_manifest(data, url)
+    remote = RemoteFolder(url, listed_files(data, url), parse=listed_files, kept_in="exports")
+    if problems := remote.problems(verify=verify):
+        raise DataError(f"{problems[0]}; export again")
+    for name in remote.files:
+        if not name.startswith(("embeddings/", "users/")):
+            remote.copy(name)
+    export = ExportFolder(remote.copies, manifest, remote)
+    export._check_count()
+    return export

@@ -16,6 +16,7 @@ __all__ = [
     "UNFINISHED",
     "check_file",
     "files_of",
+    "listed_files",
     "parse_manifest",
     "read_manifest",
 ]
@@ -65,6 +66,11 @@ def files_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     parts = [*manifest["parts"], *(manifest.get("users") or {"parts": []})["parts"]]
     beside = [part["vectors"] for part in parts if "vectors" in part]
     return {entry["file"]: entry for entry in (*parts, *beside)} | manifest["files"]
+
+
+def listed_files(data: bytes, path: Path | str) -> dict[str, Any]:
+    """``{"files": ...}`` as :func:`files_of` gives them, of a manifest that is judged as by :func:`parse_manifest`."""
+    return {"files": files_of(parse_manifest(data, path))}
 
 
 def check_file(root: Path, name: str, entry: dict[str, Any], *, content: bool) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from mmrec.atomic_files import write_parquet
 from mmrec.data.dataset import Dataset
 from mmrec.data.leases import Leases
+from mmrec.data.store import url_of
 from mmrec.errors import CheckpointError, ConfigError, DataError
 from mmrec.export_folder import (
     SCHEMA,
@@ -122,7 +123,7 @@ def begin_export(
     encoding, files = encoding_of(dtype), format_of(form)
     if not (checkpoint / "config.json").is_file():
         raise CheckpointError(f"{checkpoint} is no checkpoint: config.json is missing")
-    if since is not None and Path(since).resolve() == out.resolve():
+    if since is not None and url_of(since) is None and Path(since).resolve() == out.resolve():
         raise DataError(f"--since and --out are the same folder {out}; export to a new one")
     if users and encode_users is None:
         raise ConfigError("this model makes no vectors of users; export without --users")

@@ -24,10 +24,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mmrec.atomic_files import commit, write_json
+from mmrec.atomic_files import commit, flush, write_json
 from mmrec.data.leases import Leases
 from mmrec.errors import DataError
-from mmrec.export_folder import MANIFEST, SCHEMA, SCHEMA_VERSION, UNFINISHED
+from mmrec.export_folder import MANIFEST, SCHEMA, SCHEMA_VERSION, UNFINISHED, files_of
 
 __all__ = ["Lost", "Workplace"]
 
@@ -149,12 +149,28 @@ class Workplace:
 
     def entry(self, unit: str) -> dict[str, Any] | None:
         """What is known of a finished unit; None if it is not finished."""
-        return self._read(f"done/{unit}.json")
+        try:
+            return self._read(f"done/{unit}.json")
+        except DataError:  # not written out when the machine went down
+            return None
 
     def enter(self, unit: str, entry: dict[str, Any], may: Callable[[], bool]) -> None:
         """Note that a unit is finished. Raises: Lost if ``may`` says no."""
-        text = json.dumps(entry, sort_keys=True) + "\n"
-        self.commit(f"{UNFINISHED}/done/{unit}.json", lambda path: path.write_text(text, encoding="utf-8"), may)
+        data = json.dumps(entry, sort_keys=True).encode()
+        self._note(f"{unit}.json", lambda path: path.write_bytes(data), may)
+
+    def _note(self, name: str, write: Callable[[Path], object], may: Callable[[], bool] = lambda: True) -> None:
+        """A file of ``done``; not flushed, for whoever finishes looks at what it says of others."""
+        scratch = self._folder / "scratch" / f"{secrets.token_hex(8)}-{name}"
+        try:
+            write(scratch)
+            if not may():
+                raise Lost
+            scratch.replace(self._folder / "done" / name)
+        except OSError as error:
+            if self.is_over():
+                raise Lost from error
+            raise self._cannot_write(error, f"{UNFINISHED}/done/{name}") from error
 
     def withdraw(self, unit: str) -> None:
         """A unit is not finished after all."""
@@ -182,7 +198,7 @@ class Workplace:
 
         try:
             scratch.parent.mkdir()
-            return commit(path, write, temporary=scratch, before=go_on)
+            return commit(path, write, temporary=scratch, before=go_on, flush_folder=False)
         except Exception as error:  # each library has classes of its own
             if not isinstance(error, Lost) and self.is_over():
                 raise Lost from error
@@ -195,7 +211,10 @@ class Workplace:
     def finish(self, manifest: dict[str, Any], may: Callable[[], bool]) -> None:
         """Write the manifest and remove what only the making needed. Raises: Lost if ``may`` says no."""
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        for folder in {(self.out / name).parent for name in files_of(manifest)}:
+            flush(folder)
         self.commit(MANIFEST, lambda path: path.write_text(text, encoding="utf-8"), may)
+        flush(self.out)
         self.remove()
 
     def remove(self) -> None:
@@ -215,7 +234,7 @@ class Workplace:
             with path.open("wb") as file:
                 np.save(file, values)
 
-        self.commit(f"{UNFINISHED}/done/{unit}.npy", write)
+        self._note(f"{unit}.npy", write)
 
     def sample(self, unit: str) -> np.ndarray | None:
         """What :meth:`keep_sample` kept; None if nothing is there."""

@@ -126,11 +126,11 @@ def vectors_of_export(export: Path, data: Path, part: Part, *, users_of: Path | 
     """
     opened = ExportFolder.open(export, verify=True)
     dataset = Dataset.open(data)
-    check_dataset(export / "model", dataset)
+    check_dataset(opened.path / "model", dataset)
     if opened.num_items != dataset.num_items:
         raise DataError(f"{export} has {opened.num_items:,} items, {data} has {dataset.num_items:,}; export again")
     items = torch.from_numpy(opened.vectors_of(dataset.item_ids))
-    folder = export / "model"
+    folder = opened.path / "model"
     if users_of is not None:
         folder = find_checkpoint(users_of)
         check_dataset(folder, dataset)

@@ -19,7 +19,9 @@ from mmrec.data.ray_tasks import on_ray, refuse_other_machine
 from mmrec.data.sequences import Sequences
 from mmrec.data.store import url_of
 from mmrec.data.units import package_versions
+from mmrec.errors import ConfigError
 from mmrec.exporter import ExportReport, Making, UserSide, begin_export
+from mmrec.exporter.at_url import ExportAtURL
 from mmrec.index.build import IndexConfig
 from mmrec.inference import encode_histories, encode_items, graph_writers, use_feature_caches
 from mmrec.item_inputs import CatalogInputs
@@ -121,10 +123,9 @@ class ExportJob:
     blend: bool = False
     overwrite: bool = False
 
-    def begin(self) -> tuple[CheckpointSource, Making]:
-        """Open the checkpoint and begin or join the export."""
-        source = CheckpointSource(self.checkpoint, self.data, self.dim)
-        making = begin_export(
+    def begin(self, source: CheckpointSource) -> Making:
+        """Begin or join the export."""
+        return begin_export(
             source.encode_items,
             source.dataset,
             self.out,
@@ -143,7 +144,9 @@ class ExportJob:
             since=self.since,
             overwrite=self.overwrite,
         )
-        return source, making
+
+    def open(self) -> CheckpointSource:
+        return CheckpointSource(self.checkpoint, self.data, self.dim)
 
 
 def run_job(
@@ -161,7 +164,27 @@ def run_job(
 
     Raises: as :func:`mmrec.exporter.begin_export` and :class:`CheckpointSource`; ConfigError if Ray is not installed.
     """
-    source, making = job.begin()
+    url = url_of(job.out)
+    if url is None:
+        return _run(job, executor, num_workers, progress)
+    if executor != "local" or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"{url} is written by one process; several share a folder: give one as --out")
+    place = ExportAtURL(url)
+    with place.locked():
+        place.bring(overwrite=job.overwrite)
+        report = _run(replace(job, out=place.local), executor, num_workers, progress)
+        place.publish()
+    return replace(report, path=job.out)
+
+
+def _run(
+    job: ExportJob,
+    executor: str,
+    num_workers: int | None,
+    progress: Callable[[int], AbstractContextManager[Callable[[int], None]]],
+) -> ExportReport:
+    source = job.open()
+    making = job.begin(source)
     elsewhere = None if executor == "local" else functools.partial(_on_ray, job, num_workers)
     with progress(source.dataset.num_items) as making.progress:
         report = making.run(elsewhere)
@@ -189,7 +212,7 @@ def _unit_of(job: ExportJob, token: str, versions: dict[str, str], unit: str) ->
 @functools.lru_cache(maxsize=1)
 def _begun(job: ExportJob) -> Making:
     """Of a process of Ray, which does one task after another."""
-    return job.begin()[1]
+    return job.begin(job.open())
 
 
 def _device() -> torch.device:
