@@ -130,7 +130,7 @@ class OpenIndex:
 
     def scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Inner products with the items at ``rows`` (Q, C), float64; -inf where a row is -1."""
-        vectors = self.vectors(np.maximum(rows, 0).ravel()).reshape(*rows.shape, -1)  # (Q, C, D)
+        vectors = self.vectors(np.maximum(rows, 0).ravel()).reshape(*rows.shape, queries.shape[1])  # (Q, C, D)
         products = np.einsum("qcd,qd->qc", vectors.astype(np.float64), queries.astype(np.float64))
         return np.where(rows < 0, -np.inf, products)
 
