@@ -18,6 +18,7 @@ import tyro
 from mmrec.cli_arguments import log_to_stderr, refuse_repeated
 from mmrec.cli_check import check, print_dataset
 from mmrec.cli_compare import compare, drift, report
+from mmrec.cli_hub import pull, push
 from mmrec.cli_results import baselines, evaluate, explain, export
 from mmrec.cli_search import recommend, search
 from mmrec.cli_train import refit, train_preset, tune_preset
@@ -51,6 +52,8 @@ Train recommenders on what items look, read, sound and move like.
   search      items nearest to an item, a text or a media file
   recommend   items for a user or for a list of items
   report      metrics.json -> report.html
+  push        share a checkpoint or an export: a folder, a URL, the Hugging Face hub
+  pull        fetch what was pushed
 
 --debug shows the traceback of an error.
 """
@@ -58,9 +61,11 @@ Train recommenders on what items look, read, sound and move like.
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0, or 2 with one line on standard error that says what to do."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] not in ("pull", "push"):  # which are asked for to go there
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        code = _run(sys.argv[1:] if argv is None else argv)
+        code = _run(argv)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of our output, such as `head`, has left
@@ -136,4 +141,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "search": _command(search),
     "recommend": _command(recommend),
     "report": _command(report),
+    "push": _command(push),
+    "pull": _command(pull),
 }

@@ -20,7 +20,8 @@ from mmrec.engine import Engine
 def engine_run(tiny_dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("engine") / "run"
     data = ["--data", str(tiny_dataset_path)]
-    assert main(["train", "hybrid", *data, "--out", str(run), "--max-epochs", "1", "--trackers"]) == 0
+    short = ["--max-epochs", "1", "--tower-epochs", "0", "--trackers"]
+    assert main(["train", "hybrid", *data, "--out", str(run), *short]) == 0
     return run
 
 
