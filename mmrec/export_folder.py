@@ -101,11 +101,6 @@ class ExportFolder:
         return self._text_column("items.parquet", "title")
 
     @functools.cached_property
-    def attributes(self) -> pa.Table:
-        """What items can be filtered by: columns of the dataset, in the order of the vectors. V rows"""
-        return self._table("items.parquet").drop_columns(["item_id", "title"])
-
-    @functools.cached_property
     def bitmasks(self) -> np.ndarray:
         """Bit m is set where modality m went into the item's vector. int32 (V,)"""
         return self.read_table("items.parquet", ["modalities"])["modalities"].to_numpy()

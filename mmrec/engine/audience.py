@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder, check_file
+from mmrec.index import vectors_at
 
 __all__ = ["Audience", "NearUser", "audience_of"]
 
@@ -89,7 +90,7 @@ def audience_of(
     drawn = np.arange(len(users))
     if len(users) > max_users:
         drawn = np.sort(np.random.default_rng(seed).choice(len(users), max_users, replace=False))
-    items = np.concatenate([export.rows(np.arange(export.num_items)), vector[None].astype(np.float32)])
+    items = np.concatenate([vectors_at(export, np.arange(export.num_items)), vector[None].astype(np.float32)])
     ranks = rank_targets(
         torch.from_numpy(users[drawn]), torch.from_numpy(items), _one_target_each(len(drawn), export.num_items)
     )

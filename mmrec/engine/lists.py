@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from mmrec.errors import ConfigError, unknown_name
 from mmrec.export_folder import ExportFolder
-from mmrec.index import Hit
+from mmrec.index import Hit, vectors_at
 from mmrec.reranking import Candidates, Reranking, pool_size
 
 __all__ = ["reranked"]
@@ -43,7 +43,7 @@ def _candidates(export: ExportFolder, hits: list[Hit], order: Reranking) -> Cand
     rows = export.item_rows([hit.item_id for hit in hits])
     scores = np.array([hit.score for hit in hits])
     if order.attribute is None:
-        return Candidates(scores=scores, vectors=export.rows(rows))
+        return Candidates(scores=scores, vectors=vectors_at(export, rows))
     group, shares = _groups(export, order.attribute, missing_is_a_group=order.kind == "fair")
     return Candidates(scores=scores, group=group[rows], shares=shares)
 

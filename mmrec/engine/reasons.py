@@ -15,7 +15,7 @@ import numpy as np
 
 from mmrec.engine.questions import History, Query
 from mmrec.engine.vectors import Encoders
-from mmrec.index import Hit
+from mmrec.index import Hit, vectors_at
 
 __all__ = ["Reason", "reasons"]
 
@@ -63,7 +63,7 @@ def reasons(
     parts = _history_parts(encoders, question) if isinstance(question, History) else _query_parts(encoders, question)
     export = encoders.export
     rows = export.item_rows([hit.item_id for hit in hits])
-    vectors = export.rows(rows).astype(np.float64)  # (H, D)
+    vectors = vectors_at(export, rows).astype(np.float64)  # (H, D)
     left = [part.without for part in parts if part.without is not None]
     scores = iter(_scores(encoders, left, rows, vectors, blend))
     without = np.stack([np.zeros(len(hits)) if part.without is None else next(scores) for part in parts])  # (P, H)
@@ -89,7 +89,7 @@ def _history_parts(encoders: Encoders, history: History) -> list[_Part]:
     """The items that the user encoder reads; one that was taken several times is left out everywhere."""
     read = len(history.items) - encoders.user_encoder.max_length
     items = list(dict.fromkeys(history.items[max(read, 0) :]))
-    vectors = encoders.export.rows(encoders.export.item_rows(items))
+    vectors = vectors_at(encoders.export, encoders.export.item_rows(items))
     parts = []
     for item, vector in zip(items, vectors, strict=True):
         kept = [n for n, other in enumerate(history.items) if other != item]
@@ -106,7 +106,7 @@ def _query_parts(encoders: Encoders, query: Query) -> list[_Part]:
         return None if empty else replace(query, **changes)  # pyright: ignore[reportArgumentType]
 
     items = list(dict.fromkeys(query.items))
-    of_items = encoders.export.rows(encoders.export.item_rows(items)) if items else ()
+    of_items = vectors_at(encoders.export, encoders.export.item_rows(items)) if items else ()
     parts = [
         _Part("item", item, left(items=[other for other in items if other != item]), vector)
         for item, vector in zip(items, of_items, strict=True)

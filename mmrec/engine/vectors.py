@@ -18,9 +18,12 @@ import numpy as np
 from mmrec.engine.questions import History, Query
 from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
+from mmrec.index import vectors_at
 
 if TYPE_CHECKING:
     from mmrec.blend import Blend
+    from mmrec.item_inputs import Prepare
+    from mmrec.modality_encoders import Preprocessing
     from mmrec.model import Recommender
     from mmrec.user_encoders import UserEncoder
 
@@ -36,13 +39,16 @@ class Encoders:
     Args:
         folder: the inference part of a checkpoint.
         export: vectors of the items that histories and queries name; None: there are none.
+        prepare: makes an encoder's input of a medium, given the preprocessing and the bytes; a server lets another
+            process do it. None: here.
     """
 
-    def __init__(self, folder: Path, export: ExportFolder | None) -> None:
+    def __init__(self, folder: Path, export: ExportFolder | None, prepare: Prepare | None = None) -> None:
         self.folder = folder
         self._export = export
+        self._prepare = prepare
         self._loading = threading.RLock()
-        self._encoding = threading.Lock()  # tokenizers change their settings while they read
+        self._reading_text = threading.Lock()  # tokenizers change their settings while they read
         self._model: tuple[frozenset[str], Recommender] | None = None
 
     @property
@@ -60,7 +66,7 @@ class Encoders:
         encoders = json.loads((self.folder / "config.json").read_text())["model"]["item_encoder"]["encoders"]
         return tuple(name for name in encoders if name != "item_id")
 
-    @property
+    @functools.cached_property
     def reads_times(self) -> bool:
         """Whether histories must carry times."""
         if not self.user_encoder.reads_times:
@@ -79,8 +85,14 @@ class Encoders:
         if empty := [n for n, record in enumerate(read) if not record]:
             raise ConfigError(f"record {empty[0] + 1} of {len(read)} is empty; give a text or media of each new item")
         model = self.item_model({name for record in read for name in record})
-        with self._encoding, torch.inference_mode():
-            return model.encode_items(model.inputs.from_records(read)).numpy()
+        with torch.inference_mode():
+            return model.encode_items(model.inputs.from_records(read, self._prepared)).numpy()
+
+    def _prepared(self, preprocessing: Preprocessing, raw: Any) -> Any:
+        if isinstance(raw, str):
+            with self._reading_text:
+                return preprocessing(raw)
+        return preprocessing(raw) if self._prepare is None else self._prepare(preprocessing, raw)
 
     def users(self, histories: Sequence[History]) -> np.ndarray:
         """Unit vectors of users after their last event, all in one packed pass; float32 (U, D)."""
@@ -105,7 +117,7 @@ class Encoders:
             order="timestamp" if timed else "position",
         )
         asked = np.array([now if history.at is None else history.at for history in histories], dtype=np.int64)
-        known = self.export.rows(distinct) if len(distinct) else np.zeros((0, self.export.dim), dtype=np.float32)
+        known = vectors_at(self.export, distinct) if len(distinct) else np.zeros((0, self.export.dim), dtype=np.float32)
         vectors = encode_histories(self.user_encoder, torch.from_numpy(known), events, query_times=asked).numpy()
         return np.stack([self._steered(*one) for one in zip(vectors, histories, strict=True)])
 
@@ -122,7 +134,7 @@ class Encoders:
         found = []
         for query in queries:
             rows = np.unique(self.export.item_rows(query.items))
-            parts = list(self.export.rows(rows)) if len(rows) else []
+            parts = list(vectors_at(self.export, rows)) if len(rows) else []
             parts += [next(of_records)] if query.record else []
             if query.history is not None:
                 parts.append(next(of_histories))
@@ -135,7 +147,7 @@ class Encoders:
         if not history.disliked:
             return user
         rows = np.unique(self.export.item_rows(history.disliked))
-        return away_from(user, self.export.rows(rows)) if np.any(user) else user
+        return away_from(user, vectors_at(self.export, rows)) if np.any(user) else user
 
     def item_model(self, modalities: Collection[str]) -> Recommender:
         """A model that encodes items from these modalities at least; one is kept, and knows all asked for so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 
 import numpy as np
@@ -18,7 +19,7 @@ def engine(served_export) -> Engine:
 
 
 def as_json(hits) -> list[dict]:
-    return [asdict(hit) for hit in hits]
+    return json.loads(json.dumps([asdict(hit) for hit in hits]))
 
 
 def results(response) -> list[list[dict]]:
@@ -34,7 +35,7 @@ def test_recommend_answers_each_history(client, engine):
 
 def test_similar_answers_each_item(client, engine):
     found = client.post("/similar", json={"items": ["i01", "i05"], "k": 3})
-    assert results(found) == [as_json(engine.search(Query(item=item), 3)) for item in ("i01", "i05")]
+    assert results(found) == [as_json(engine.search(Query(items=(item,)), 3)) for item in ("i01", "i05")]
 
 
 def test_search_answers_texts(client, engine):
