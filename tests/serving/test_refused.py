@@ -91,7 +91,7 @@ def test_bodies_that_are_no_json_of_this_shape(client, path, body):
         ({"image": "text"}, {}, 415, "'image' is no file"),
         ({"colour": "red"}, {}, 400, "unknown field 'colour'"),
         ({"item": ["i01", "nope"]}, {}, 404, "unknown item 'nope'"),
-        ({"item": ["i01"] * 101}, {}, 400, "Too many fields"),
+        ({"item": ["i01"] * 103}, {}, 400, "Too many fields"),
         ({}, {"text": b"red"}, 400, "a file was given for 'text'"),
         ({}, {"image": b""}, 415, "the file given for 'image' is empty"),
         ({}, {"image": wav_bytes(300.0)}, 415, "the file given for 'image' looks like audio"),
@@ -117,8 +117,19 @@ def test_content_types_that_are_neither(client):
 
 @pytest.mark.parametrize(
     "path",
-    ["/../../etc/passwd", "/items/../../etc/passwd", "/items/%2e%2e%2fmanifest.json", "/items//etc/passwd", "/items/"]
-    + ["/manifest.json", "/model/config.json", "/..%2f..%2fetc/passwd", "/docs/../manifest.json", "/items/%00", "/%ff"],
+    [
+        "/../../etc/passwd",
+        "/..%2f..%2fetc/passwd",
+        "/docs/../manifest.json",
+        "/items/",
+        "/items/%00",
+        "/items//etc/passwd",
+        "/items/../../etc/passwd",
+        "/items/%2e%2e%2fmanifest.json",
+        "/manifest.json",
+        "/model/config.json",
+        "/%ff",
+    ],
 )
 def test_no_path_leads_to_a_file(client, path):
     status, body = raw(client, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
