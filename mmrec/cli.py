@@ -18,6 +18,7 @@ import tyro
 from mmrec.cli_arguments import log_to_stderr, refuse_repeated
 from mmrec.cli_check import check, print_dataset
 from mmrec.cli_compare import compare, drift, report
+from mmrec.cli_explore import explore
 from mmrec.cli_results import baselines, evaluate, explain, export
 from mmrec.cli_search import recommend, search
 from mmrec.cli_train import refit, train_preset, tune_preset
@@ -50,6 +51,7 @@ Train recommenders on what items look, read, sound and move like.
   explain     which modality made an item's vector
   search      items nearest to an item, a text or a media file
   recommend   items for a user or for a list of items
+  explore     the same on a page in the browser
   report      metrics.json -> report.html
 
 --debug shows the traceback of an error.
@@ -135,5 +137,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "explain": _command(explain),
     "search": _command(search),
     "recommend": _command(recommend),
+    "explore": _command(explore),
     "report": _command(report),
 }
