@@ -19,8 +19,10 @@ from mmrec.cli_arguments import log_to_stderr, refuse_repeated
 from mmrec.cli_check import check, print_dataset
 from mmrec.cli_compare import compare, drift, report
 from mmrec.cli_explore import explore
+from mmrec.cli_index import index
 from mmrec.cli_results import baselines, evaluate, explain, export
 from mmrec.cli_search import recommend, search
+from mmrec.cli_serve import serve
 from mmrec.cli_train import refit, train_preset, tune_preset
 from mmrec.errors import ConfigError, MMRecError, unknown_name
 
@@ -48,9 +50,11 @@ Train recommenders on what items look, read, sound and move like.
   compare     results folders beside each other, with paired tests
   drift       what changed between two exports, datasets, periods or evaluations
   export      a checkpoint -> item embeddings (Parquet, manifest, index)
+  index       an export -> its index built again, updated, or without some items
   explain     which modality made an item's vector
   search      items nearest to an item, a text or a media file
   recommend   items for a user or for a list of items
+  serve       these and more over HTTP
   explore     the same on a page in the browser
   report      metrics.json -> report.html
 
@@ -134,9 +138,11 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "compare": _command(compare),
     "drift": _command(drift),
     "export": _command(export),
+    "index": _command(index),
     "explain": _command(explain),
     "search": _command(search),
     "recommend": _command(recommend),
+    "serve": _command(serve),
     "explore": _command(explore),
     "report": _command(report),
 }

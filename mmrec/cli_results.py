@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import shlex
-import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -63,8 +63,8 @@ def evaluate(
     from mmrec.metrics.slices import item_groups
     from mmrec.report import summary_table, verdict
     from mmrec.report_examples import curves_of, make_examples
-    from mmrec.test_reads import claim_test_read
     from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
+    from mmrec.training.telemetry import peak_memory
 
     if checkpoint is None and embeddings is None:
         raise ConfigError("give a CHECKPOINT, or --embeddings EXPORT, or both")
@@ -74,34 +74,40 @@ def evaluate(
         raise ConfigError("--blend belongs to the export's own model; leave it out, or the CHECKPOINT")
     if out.exists() and not overwrite:
         raise DataError(f"{out} exists already; give another --out, or --overwrite to replace it")
-    if checkpoint is not None and part == "test":
-        claim_test_read(checkpoint)
+    command = _command_line("evaluate", checkpoint, data=data, out=out, embeddings=embeddings, part=part, blend=blend,
+                            dim=dim, baselines=baselines, category=category, provider=provider)  # fmt: skip
     if embeddings is not None:
         given = vectors_of_export(embeddings, data, part, users_of=checkpoint)
     else:
         assert checkpoint is not None
         given = vectors_of_checkpoint(checkpoint, data, part, dim=dim)
-    if blend:
-        blended = given.blend() if embeddings is None else Blend.load(embeddings / "model")
-        result = score_blend(given.split, part, given.users, given.items, blended)
-        name = f"{given.model['name']} + {blended.settings.baseline}"
-        given.model.update(name=name, blend=asdict(blended.settings))
-    else:
-        result = score_vectors(given.split, part, given.users, given.items)
     groups = {
         name: item_groups(given.dataset, column)
         for name, column in (("category", category), ("provider", provider)) if column
     }  # fmt: skip
-    others = run_baselines(given.dataset, given.split, part) if baselines else None
+    with _timed(given.cost, "rank_s"):
+        if blend:
+            blended = given.blend() if embeddings is None else Blend.load(embeddings / "model")
+            result = score_blend(given.split, part, given.users, given.items, blended)
+            name = f"{given.model['name']} + {blended.settings.baseline}"
+            given.model.update(name=name, blend=asdict(blended.settings))
+        else:
+            result = score_vectors(given.split, part, given.users, given.items)
+    others = None
+    if baselines:
+        with _timed(given.cost, "baselines_s"):
+            others = run_baselines(given.dataset, given.split, part)
+    given.cost.update(peak_memory(given.items.device))
     record = make_record(
         given.dataset, given.split, part, result, baselines=others, cost=given.cost, model=given.model,
         query_time=given.query_time, **groups,
     )  # fmt: skip
-    record["reproduce"] = shlex.join(["mmrec", *sys.argv[1:]])
+    record["reproduce"] = command
     assert result.lists is not None, "vectors give lists"
     examples = make_examples(
-        given.dataset, given.split, queries_of(given.split, part), result.ranks, result.lists, given.items
-    )
+        given.dataset, given.split, queries_of(given.split, part), result.ranks, result.lists, given.items,
+        shares=given.shares,
+    )  # fmt: skip
     examples["curves"] = curves_of(checkpoint)
     write_record(out, record, given.dataset, given.split, part, result, overwrite=overwrite, examples=examples)
     print(verdict(record))
@@ -144,6 +150,7 @@ def export(
     data: Path,
     out: Path,
     index: bool = False,
+    recall: float | None = None,
     since: Path | None = None,
     blend: bool = False,
     overwrite: bool = False,
@@ -156,17 +163,22 @@ def export(
         checkpoint: run folder (its best checkpoint) or checkpoint folder.
         data: the dataset that it was trained on.
         out: export folder.
-        index: also write a FAISS index.
+        index: also build an index (`mmrec index` has more settings).
+        recall: with --index: share of the exact answer that it is to find, by default .98.
         since: earlier export of the same model; items that have not changed are copied from it.
         blend: also export what sequential rules (item-kNN for sets) add to the scores, for recommend and evaluate.
         overwrite: replace an export of another model or dataset at OUT.
     """
     from mmrec.exporter import UserSide
     from mmrec.exporter import export as write_export
+    from mmrec.index.build import IndexConfig
     from mmrec.inference import encode_catalog, graph_writers, use_feature_caches
     from mmrec.model import model_hash
     from mmrec.training.evaluation import open_checkpoint, vectors_of_checkpoint
 
+    if recall is not None and not index:
+        raise ConfigError("--recall is of an index; give --index too")
+    indexed = None if not index else IndexConfig() if recall is None else IndexConfig(recall=recall)
     folder, dataset, model, catalog = open_checkpoint(checkpoint, data)
     extras = graph_writers(model, catalog)
     use_feature_caches(model, catalog, fill=False)
@@ -183,7 +195,7 @@ def export(
             modalities=model.inputs.modalities,
             user_side=UserSide.of(model, dataset),
             extras=extras,
-            index=index,
+            index=indexed,
             since=since,
             overwrite=overwrite,
             progress=advance,
@@ -238,3 +250,24 @@ def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     with progress:
         bar.start(title, total)
         yield lambda done: bar.advance(steps=done)
+
+
+@contextlib.contextmanager
+def _timed(cost: dict[str, Any], name: str) -> Iterator[None]:
+    """Seconds that the block took, into the ledger."""
+    started = time.perf_counter()
+    yield
+    cost[name] = time.perf_counter() - started
+
+
+def _command_line(command: str, *places: Path | None, **options: Path | str | int | None) -> str:
+    """A command as one types it; options that are False or None are left out, but for --no-baselines."""
+    words = ["mmrec", command, *(str(place) for place in places if place is not None)]
+    for name, value in options.items():
+        if value is True and name != "baselines":
+            words.append(f"--{name}")
+        elif value is False and name == "baselines":
+            words.append("--no-baselines")
+        elif not isinstance(value, bool) and value is not None:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)

@@ -65,9 +65,7 @@ def _with_items(
 ) -> tuple[FastAPI, Catalog]:
     app = build_app(export, settings)
     catalog = Catalog(app.state.live.current.engine.export, dataset)
-    app.include_router(
-        item_routes(catalog, name=name, max_upload_bytes=settings.max_upload_bytes, compares=compares)
-    )
+    app.include_router(item_routes(catalog, name=name, max_upload_bytes=settings.max_upload_bytes, compares=compares))
     return app, catalog
 
 

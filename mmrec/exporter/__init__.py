@@ -12,7 +12,7 @@ Format of the export folder, version 2::
     items.parquet        item_id, title, modalities (bitmask): what search shows; the attributes of the dataset:
                          strings, numbers, truth values, dates as ISO strings; same order
     README.md            model card: what this is, how to load it, what it is for, its limits
-    index.faiss          with --index: faiss.IndexFlatIP, exact; index_ids.parquet: item_id by position in the index
+    index.faiss, index_ids.parquet, ...   with --index: ``mmrec/index/__init__.py``
     model/               the checkpoint without training_state/: encodes queries and users;
                          graphs/<modality>.pt: encoders of raw media, with their weights, for quick queries;
                          blend.json, blend.npz: what a counting baseline adds to the scores, with --blend

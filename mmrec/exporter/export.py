@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmrec.atomic_files import commit, write_json, write_table
 from mmrec.data.dataset import Dataset
 from mmrec.errors import CheckpointError, ConfigError, DataError
 from mmrec.export_folder import (
@@ -29,6 +28,7 @@ from mmrec.export_folder import (
 )
 from mmrec.exporter.item_table import item_table
 from mmrec.exporter.use import UserSide, model_card
+from mmrec.index.build import IndexConfig, finish_index
 
 __all__ = ["ExportReport", "export"]
 
@@ -62,7 +62,7 @@ def export(
     modalities: tuple[str, ...],
     user_side: UserSide | None = None,
     extras: Mapping[str, Callable[[Path], object]] | None = None,
-    index: bool = False,
+    index: IndexConfig | None = None,
     since: Path | None = None,
     shard_items: int = 8192,
     overwrite: bool = False,
@@ -82,7 +82,7 @@ def export(
         modalities: names of the columns of ``presence``.
         user_side: what makes user vectors of these; None: the vectors are of items alone.
         extras: further files of ``out/model``, by their paths in it, and what writes each.
-        index: also write a FAISS index.
+        index: also build an index; None keeps the one that there is.
         since: earlier export; vectors of items that have not changed since are copied from it bit for bit.
         shard_items: items a part.
         overwrite: replace a finished export, or one of another model or dataset.
@@ -112,7 +112,7 @@ def export(
             parts.append(done[name])
         else:
             parts.append(writer.write(out, name, item_idx))
-            _write_json(out / PARTIAL_MANIFEST, identity | {"parts": parts})
+            write_json(out / PARTIAL_MANIFEST, identity | {"parts": parts})
         if progress:
             progress(len(item_idx))
     dim = _finish(out, identity, parts, dataset, checkpoint, user_side, extras or {}, index)
@@ -151,7 +151,7 @@ def _start(out: Path, identity: dict[str, Any], overwrite: bool) -> dict[str, di
             f"{out} holds {_what(found)}, this is {_what(identity)}; choose another --out, or --overwrite replaces it"
         )
     (out / "embeddings").mkdir(parents=True, exist_ok=True)
-    _write_json(out / PARTIAL_MANIFEST, identity | {"parts": []})
+    write_json(out / PARTIAL_MANIFEST, identity | {"parts": []})
     return {}
 
 
@@ -260,7 +260,7 @@ class _Parts:
             (pa.field("source_hash", pa.string(), nullable=False), pa.array(hashes, pa.string())),
         ]
         table = pa.Table.from_arrays([array for _, array in columns], schema=pa.schema([field for field, _ in columns]))
-        entry = _write_table(table, out, name)
+        entry = write_table(out / name, table)
         lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
         normalised = bool((np.abs(lengths - 1) <= _UNIT_LENGTH_TOLERANCE).all())
         return {"file": name, "rows": len(item_idx), **entry, "normalised": normalised}
@@ -312,16 +312,15 @@ def _finish(
     checkpoint: Path,
     user_side: UserSide | None,
     extras: Mapping[str, Callable[[Path], object]],
-    index: bool,
+    index: IndexConfig | None,
 ) -> int:
     """Write all but the parts, the manifest last; return the width of the vectors."""
     bitmasks = pa.concat_tables([pq.read_table(out / part["file"], columns=["modalities"]) for part in parts])
-    items = item_table(dataset)
-    items = items.add_column(2, "modalities", bitmasks["modalities"])
-    files = {"items.parquet": _write_table(items, out, "items.parquet")} | _copy_model(checkpoint, out)
+    items = item_table(dataset, bitmasks["modalities"])
+    files = {"items.parquet": write_table(out / "items.parquet", items)} | _copy_model(checkpoint, out)
     for extra, write in extras.items():
         name = f"model/{extra}"
-        files[name] = _commit(out / name, write)
+        files[name] = commit(out / name, write)
     dim = pq.read_schema(out / parts[0]["file"]).field("vector").type.list_size
     manifest = identity | {
         "dim": dim,
@@ -334,11 +333,10 @@ def _finish(
         "files": files,
     }
     card = model_card(manifest, dataset)
-    files["README.md"] = _commit(out / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
-    indexed = (out / MANIFEST).is_file() and "index.faiss" in read_manifest(out)["files"]
-    if index or indexed:
-        files |= _write_index(ExportFolder(out, manifest | {"files": {}}), items)
-    _write_json(out / MANIFEST, manifest)
+    files["README.md"] = commit(out / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
+    before = read_manifest(out) if (out / MANIFEST).is_file() else None
+    finish_index(ExportFolder(out, manifest), before, index)
+    write_json(out / MANIFEST, manifest)
     (out / PARTIAL_MANIFEST).unlink(missing_ok=True)
     return dim
 
@@ -349,41 +347,5 @@ def _copy_model(checkpoint: Path, out: Path) -> dict[str, dict[str, Any]]:
         relative = path.relative_to(checkpoint)
         if path.is_file() and relative.parts[0] != "training_state":
             name = f"model/{relative.as_posix()}"
-            files[name] = _commit(out / name, lambda temporary, path=path: shutil.copyfile(path, temporary))
+            files[name] = commit(out / name, lambda temporary, path=path: shutil.copyfile(path, temporary))
     return files
-
-
-def _write_index(export: ExportFolder, items: pa.Table) -> dict[str, dict[str, Any]]:
-    import faiss
-
-    index = faiss.IndexFlatIP(export.dim)
-    index.add(export.vectors)
-    return {
-        "index.faiss": _commit(export.path / "index.faiss", lambda path: faiss.write_index(index, str(path))),
-        "index_ids.parquet": _write_table(items.select(["item_id"]), export.path, "index_ids.parquet"),
-    }
-
-
-def _write_table(table: pa.Table, out: Path, name: str) -> dict[str, Any]:
-    # Vectors, most of the bytes, do not compress; a dictionary of them would only cost time.
-    return _commit(out / name, lambda path: pq.write_table(table, path, compression="none", use_dictionary=False))
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    _commit(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def _commit(path: Path, write: Callable[[Path], object]) -> dict[str, Any]:
-    """Write a file so that it appears under its name whole or not at all; return its size and sha256."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-        entry = {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-    return entry

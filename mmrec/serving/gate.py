@@ -147,9 +147,9 @@ class _Exchange:
         await self._send(message)
 
     async def refuse(self, error: RefusedError) -> None:
-        """Answer with the error, unless an answer was begun: that ends where it is, and with it the connection."""
+        """Answer with the error, unless an answer was begun: that ends where it is, and the server closes upon it."""
         if self.status:
-            raise ConnectionAbortedError(error.message)
+            return
         body = refusal_body(error.message)
         headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
         if not self._is_read:
