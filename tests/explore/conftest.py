@@ -57,7 +57,7 @@ def engine(world: dict[str, Path]) -> Engine:
 @contextlib.contextmanager
 def running(export: Path, settings: ServeSettings | None = None, **more: Any) -> Iterator[str]:
     """The page of an export; its address."""
-    settings = settings or ServeSettings(timeout_s=60)
+    settings = settings or ServeSettings(timeout_s=60, num_decoders=1)
     server = uvicorn.Server(server_config(build_explore_app(export, settings, **more), settings))
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],))
