@@ -27,7 +27,7 @@ _METRICS = "metrics.jsonl"
 
 _USERS, _HISTORY, _RECOMMENDED, _FAILURES = 10, 6, 10, 6
 _NEW, _NEAR = 6, 5
-_MAPPED, _PICTURED = 600, 150
+_MAPPED, _PICTURED = 600, 400
 _SIDE_PX = 88
 _TITLE = 48
 _PICTURES = ("image", "video", "audio")
