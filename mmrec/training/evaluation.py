@@ -13,7 +13,7 @@ import torch
 
 from mmrec.blend import Blend, fit_blend, refit_blend
 from mmrec.data.dataset import Dataset
-from mmrec.data.splits import Split, make_split
+from mmrec.data.splits import Split, SplitName, make_split
 from mmrec.errors import DataError
 from mmrec.evaluator import Part, queries_of
 from mmrec.export_folder import ExportFolder
@@ -38,6 +38,7 @@ class Vectors:
         query_time: whether the model was told when each item was taken.
         user_encoder: made ``users`` from ``items``.
         refit_of: of a refit, the run whose steps were chosen on validation.
+        split_name, split_quantile: of ``split``, as in the configuration of the run.
     """
 
     dataset: Dataset
@@ -49,6 +50,8 @@ class Vectors:
     query_time: Literal["unknown", "known"]
     user_encoder: UserEncoder
     refit_of: Path | None
+    split_name: SplitName
+    split_quantile: float
 
     def blend(self) -> Blend:
         """The model's scores with those of a counting baseline, chosen on the validation queries.
@@ -150,4 +153,6 @@ def _with_users(
         query_time=query_time,
         user_encoder=user_encoder,
         refit_of=Path(config["refit_of"]) if config["refit_of"] else None,
+        split_name=config["split"],
+        split_quantile=config["split_quantile"],
     )
