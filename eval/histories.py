@@ -48,7 +48,7 @@ def per_query(given: Vectors, queries: Queries, known: Sequences) -> dict[str, n
 def plot_lines(
     rows: pl.DataFrame, x: str, line: str | None, label: str, path: Path, ticks: Sequence[str] | None = None
 ) -> None:
-    """NDCG@10 with intervals over ``x``, a line for each value of ``line``; without it points, for ``x`` is no scale."""
+    """NDCG@10 with intervals over ``x``, a line for each value of ``line``; points without it: ``x`` is no scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.2, 3.2), layout="constrained")
