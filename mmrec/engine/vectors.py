@@ -66,7 +66,7 @@ class Encoders:
         encoders = json.loads((self.folder / "config.json").read_text())["model"]["item_encoder"]["encoders"]
         return tuple(name for name in encoders if name != "item_id")
 
-    @property
+    @functools.cached_property
     def reads_times(self) -> bool:
         """Whether histories must carry times."""
         if not self.user_encoder.reads_times:
@@ -77,6 +77,8 @@ class Encoders:
         """Unit vectors of new items, float32 (I, D)."""
         import torch
 
+        from mmrec.matryoshka import narrow
+
         read = [{name: _value(name, value) for name, value in record.items()} for record in records]
         for name in sorted({name for record in read for name in record}):
             if name not in self.modalities:
@@ -86,7 +88,8 @@ class Encoders:
             raise ConfigError(f"record {empty[0] + 1} of {len(read)} is empty; give a text or media of each new item")
         model = self.item_model({name for record in read for name in record})
         with torch.inference_mode():
-            return model.encode_items(model.inputs.from_records(read, self._prepared)).numpy()
+            vectors = model.encode_items(model.inputs.from_records(read, self._prepared))
+            return (vectors if self._export is None else narrow(vectors, self._export.dim)).numpy()
 
     def _prepared(self, preprocessing: Preprocessing, raw: Any) -> Any:
         if isinstance(raw, str):
