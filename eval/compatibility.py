@@ -7,7 +7,21 @@ the index of either; and with the new model's user encoder reading histories fro
 compatible if its users find at least as much in the old index as the old model's do (Shen et al. 2020); then users can
 be renewed first and the index behind them. Written to --out: compatibility.csv, differences.csv, compatibility.svg.
 
-MEASURED
+Measured 2026-11-26 on Amazon Scientific (preset `features`, 2-core CPU that other work shared), HR@10/NDCG@10 of 2,928
+queries; old: seed 0; new: seed 1, trained apart or with `--compatible-with` an export of the old one:
+
+| users and index | apart | compatible |
+|---|---|---|
+| old | .1868/.1204 | .1868/.1204 |
+| new in old index | .0065/.0032 | .1861/.1212 |
+| new from and in old index | .1779/.1157 | .1895/.1229 |
+| old in new index | .0038/.0013 | .1803/.1167 |
+| new | .1895/.1195 | .1865/.1208 |
+| mean cosine of an item's two vectors | .013 | .953 |
+
+Trained apart, users and index are strangers (chance: HR@10 .006). Trained to be compatible, no difference to the old
+model alone holds at 5 % after Holm's correction, and the new model on its own loses nothing. Staying near alone, without
+the users' part of the objective, left the new users .0097 NDCG behind in the old index.
 """
 
 from __future__ import annotations
