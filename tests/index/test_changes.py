@@ -82,7 +82,9 @@ def test_a_removed_item_is_no_query_but_stays_in_histories(catalog, copy_of):
     path = copy_of("exact")
     change_removed(path, ["p00001"], remove=True)
     export = ExportFolder.open(path)
-    with pytest.raises(DataError, match=r"item 'p00001' was removed from .*; `mmrec index .* --restore` brings it back"):
+    with pytest.raises(
+        DataError, match=r"item 'p00001' was removed from .*; `mmrec index .* --restore` brings it back"
+    ):
         search_by_item(export, "p00001", 3)
     row = export.item_index("p00001")
     assert np.array_equal(vectors_at(export, np.array([row]))[0], catalog.vectors[row])
