@@ -61,9 +61,10 @@ class Engine:
 
         From then on one model of all modalities encodes new items.
         """
-        first = str(self.export.id_column[0])
-        self.export.vectors_of([first])
-        self.search(Query(items=(first,)), k=1)
+        export = self.export
+        first = str(export.id_column[0])
+        export.item_rows([first] * 100)  # of many, ids are looked up in a table of all
+        assert len(export.title_column) == len(export.bitmasks) == len(export.attributes) == export.num_items
         self.recommend(History(items=(first,), times=(0,), at=0), k=1)
         self.encoders.item_model(RAW_MODALITIES & set(self.modalities))
 

@@ -19,8 +19,8 @@ _OWN = ("item_idx", "item_id", "media_key")
 MAX_TEXT_CHARS = 100
 
 
-def item_table(dataset: Dataset, bitmasks: pa.ChunkedArray) -> pa.Table:
-    """item_id, title, modalities and the attribute columns, one row an item in order of ``item_idx``.
+def item_table(dataset: Dataset) -> pa.Table:
+    """item_id, title and the attribute columns, one row an item in order of ``item_idx``.
 
     Attributes are the user's columns of strings, numbers, truth values and dates (as ISO strings), and those text
     columns beside the title whose values have 100 characters at most.
@@ -34,14 +34,15 @@ def item_table(dataset: Dataset, bitmasks: pa.ChunkedArray) -> pa.Table:
             continue
         if name in texts and (items[name].str.len_chars().max() or 0) > MAX_TEXT_CHARS:  # pyright: ignore[reportOperatorIssue]
             continue
-        if name in ("title", "modalities"):
-            logger.warning("the column %r is not exported: an export has one of that name of its own", name)
+        if name == "title":
+            logger.warning("the column 'title' is not exported: the title of an item is its %s", texts[0])
+        elif name == "modalities":
+            logger.warning("the column 'modalities' is not exported: an export has a column of this name of its own")
         elif (column := _as_attribute(name, kind)) is not None:
             columns.append(column)
     table = items.select(columns).to_arrow(compat_level=pl.CompatLevel.oldest())
     fields = [field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field for field in table.schema]
-    table = table.cast(pa.schema(fields)).combine_chunks()
-    return table.add_column(2, pa.field("modalities", pa.int32(), nullable=False), bitmasks)
+    return table.cast(pa.schema(fields)).combine_chunks()
 
 
 def _as_attribute(name: str, kind: pl.DataType) -> pl.Expr | None:

@@ -253,7 +253,9 @@ def stored_vectors(export: ExportFolder, index: Any, row_of: np.ndarray) -> Call
 
 def vectors_digest(export: ExportFolder) -> str:
     """Names the vectors of an export: changes when one of them, or their order, does."""
-    return hashlib.sha256("".join(part["sha256"] for part in export.manifest["parts"]).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(part.get("vectors", part)["sha256"] for part in export.manifest["parts"]).encode()
+    ).hexdigest()
 
 
 def import_faiss() -> Any:

@@ -63,9 +63,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Threads and the watch over the export, from the start of the server to its end."""
     settings: ServeSettings = app.state.settings
     app.state.workers = Workers(settings.num_threads, settings.max_concurrent)
-    # As many uploads wait as are decoded: more would wait longer than a request may take.
-    app.state.upload_workers = Workers(settings.num_decoders, 4 * settings.num_decoders)
-    await asyncio.to_thread(app.state.decoder.start)
+    app.state.upload_workers = Workers(settings.num_decoders, settings.max_concurrent)
+    app.state.decoder.start()
     watch = asyncio.create_task(_watch(app.state.live, settings.reload_s)) if settings.reload_s else None
     try:
         yield

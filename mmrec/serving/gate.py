@@ -55,7 +55,7 @@ class Gate:
                 await exchange.refuse(error)
             finally:
                 route = _route(scope)
-                self._metrics.requests.labels(route, str(exchange.status)).inc()
+                self._metrics.requests.labels(route, str(exchange.status or 500)).inc()
                 self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
     async def _pass(self, scope: Scope, exchange: _Exchange) -> None:
@@ -147,9 +147,9 @@ class _Exchange:
         await self._send(message)
 
     async def refuse(self, error: RefusedError) -> None:
-        """Answer with the error, unless an answer was begun: that ends where it is, and with it the connection."""
+        """Answer with the error, unless an answer was begun: that ends where it is, and the server closes upon it."""
         if self.status:
-            raise ConnectionAbortedError(error.message)
+            return
         body = refusal_body(error.message)
         headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
         if not self._is_read:

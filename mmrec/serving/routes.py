@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -28,11 +29,15 @@ from mmrec.serving.schemas import (
 from mmrec.serving.uploads import UploadedQuery, body_of, form_or_json
 
 if TYPE_CHECKING:
+    from mmrec.engine.engine import Where
     from mmrec.index import Hit
     from mmrec.serving.live import LiveExport, OpenExport
     from mmrec.serving.settings import ServeSettings
 
 __all__ = ["answer", "router"]
+
+# Of each answer, the most important first.
+MAX_REASONS = 5
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "A value that is not allowed."},
@@ -149,32 +154,41 @@ def _json(body: dict[str, Any], export: OpenExport) -> Response:
 def _recommend(export: OpenExport, body: RecommendRequest, settings: ServeSettings) -> dict[str, Any]:
     _check_k(body.k, settings)
     histories = [_history(export, history, settings) for history in body.histories]
-    given = _given(where=body.where, rerank=body.rerank)
-    results = [export.engine.recommend(history, body.k, **given) for history in histories]
-    return {"results": [_hits(hits) for hits in results]}
+    results = export.engine.recommend_many(histories, body.k, where=body.where, rerank=body.rerank)
+    if not body.explain:
+        return {"results": [_hits(hits) for hits in results]}
+    explained = []
+    for history, hits in zip(histories, results, strict=True):
+        reasons = export.engine.explain(history, hits)
+        why = [[asdict(reason) for reason in some[:MAX_REASONS]] for some in reasons]
+        explained.append([vars(hit) | {"why": parts} for hit, parts in zip(hits, why, strict=True)])
+    return {"results": explained}
 
 
 def _similar(export: OpenExport, body: SimilarRequest, settings: ServeSettings) -> dict[str, Any]:
     _check_k(body.k, settings)
     _check_known(export, body.items)
-    given = _given(where=body.where)
-    return {"results": [_hits(export.engine.search(Query(items=(item,)), body.k, **given)) for item in body.items]}
+    queries = [Query(items=[item_id]) for item_id in body.items]
+    return _found(export, queries, body.k, body.where)
 
 
 def _search(export: OpenExport, body: SearchRequest, settings: ServeSettings) -> dict[str, Any]:
     _check_k(body.k, settings)
     queries = [_query(export, query, settings) for query in body.queries]
-    given = _given(where=body.where)
-    return {"results": [_hits(export.engine.search(query, body.k, **given)) for query in queries]}
+    return _found(export, queries, body.k, body.where)
 
 
 def _search_uploaded(export: OpenExport, body: UploadedQuery, settings: ServeSettings) -> dict[str, Any]:
     _check_k(body.k, settings)
     _check_known(export, body.items)
-    return {"results": [_hits(export.engine.search(Query(items=tuple(body.items), record=body.record), body.k))]}
+    return _found(export, [Query(items=body.items, record=body.record)], body.k, None)
 
 
-def _embed(export: OpenExport, records: list[dict[str, Any]]) -> dict[str, Any]:
+def _found(export: OpenExport, queries: Sequence[Query], k: int, where: Where | None) -> dict[str, Any]:
+    return {"results": [_hits(hits) for hits in export.engine.search_many(queries, k, where=where)]}
+
+
+def _embed(export: OpenExport, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"vectors": export.engine.encode_items(records).tolist()}
 
 
@@ -182,38 +196,35 @@ def _item(export: OpenExport, item_id: str) -> dict[str, Any]:
     _check_known(export, [item_id])
     folder = export.engine.export
     row = folder.item_index(item_id)
+    attributes = {name: folder.attributes[name][row].as_py() for name in folder.attributes.column_names}
     return {
         "item_id": item_id,
         "title": folder.title_column[row].as_py(),
         "modalities": folder.modalities_of(row),
-        "attributes": {
-            name: column[row].as_py()
-            for name, column in zip(folder.attributes.column_names, folder.attributes.columns, strict=True)
-        },
+        "attributes": attributes,
     }
 
 
 def _history(export: OpenExport, body: HistoryBody, settings: ServeSettings) -> History:
-    if len(body.items) > settings.max_history:
-        raise RefusedError(400, f"a history of {len(body.items):,} items is too long; at most {settings.max_history:,}")
+    if len(body.items) + len(body.disliked) > settings.max_history:
+        raise RefusedError(400, f"a history has at most {settings.max_history:,} items, liked or disliked")
     _check_known(export, [*body.items, *body.disliked])
-    times = None if body.times is None else tuple(body.times)
-    return History(items=tuple(body.items), times=times, at=body.at, disliked=tuple(body.disliked))
+    return History(items=body.items, times=body.times, at=body.at, disliked=body.disliked)
 
 
 def _query(export: OpenExport, body: QueryBody, settings: ServeSettings) -> Query:
+    if len(body.items) > settings.max_history:
+        raise RefusedError(400, f"a query has at most {settings.max_history:,} items")
     _check_known(export, body.items)
-    history = None if body.history is None else _history(export, body.history, settings)
-    return Query(items=tuple(body.items), record={} if body.text is None else {"text": body.text}, history=history)
+    return Query(
+        items=body.items,
+        record={} if body.text is None else {"text": body.text},
+        history=None if body.history is None else _history(export, body.history, settings),
+    )
 
 
 def _hits(hits: Sequence[Hit]) -> list[dict[str, Any]]:
     return [vars(hit) for hit in hits]
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that a request gives."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _check_batch(what: str, given: Sequence[Any], settings: ServeSettings) -> None:

@@ -14,6 +14,7 @@ __all__ = [
     "HitBody",
     "ItemBody",
     "QueryBody",
+    "ReasonBody",
     "RecommendRequest",
     "RecordBody",
     "ReloadBody",
@@ -28,7 +29,7 @@ Text = Annotated[str, Field(min_length=1, max_length=100_000)]
 Seconds = Annotated[int, Field(ge=-(1 << 40), le=1 << 40)]
 K = Annotated[int, Field(ge=1, description="Answers to each question; fewer come if fewer are left.")]
 Where = Annotated[
-    dict[str, list[str]] | None,
+    dict[str, Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=1000)]] | None,
     Field(
         description="Attribute of the items -> values allowed. An item has to fit all.",
         examples=[{"category": ["lamp", "chair"]}],
@@ -37,7 +38,8 @@ Where = Annotated[
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # Ids and values of attributes are strings to mmrec; many are numbers to those who write them.
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 
 class HistoryBody(_Body):
@@ -57,8 +59,12 @@ class RecommendRequest(_Body):
     histories: list[HistoryBody] = Field(min_length=1)
     k: K = 10
     where: Where = None
-    rerank: Literal["mmr", "caps", "exposure"] | None = Field(None, description="Give up some score for other things.")
-    explain: bool = Field(False, description='With "why" for each answer: the items of the history it is nearest to.')
+    rerank: Annotated[str, Field(max_length=1024)] | None = Field(
+        None,
+        description="Another order: mmr:LAMBDA for variety, cap:COLUMN=N for N of a kind at most, fair:COLUMN.",
+        examples=["mmr:0.7"],
+    )
+    explain: bool = Field(False, description='With "why" for each answer: what its score owes to which item.')
 
 
 class SimilarRequest(_Body):
@@ -97,6 +103,16 @@ class EmbedRequest(_Body):
     records: list[RecordBody] = Field(min_length=1)
 
 
+class ReasonBody(BaseModel):
+    """One part of a question, beside an answer to it."""
+
+    part: str = Field(description="history, item, or the modality of a new item.", examples=["history"])
+    item_id: str = Field(examples=["P00"])
+    title: str = Field(examples=["a green lamp"])
+    drop: float = Field(description="What the score would lose without this part.", examples=[0.2])
+    cosine: float = Field(description="Of the two vectors.", examples=[0.7])
+
+
 class HitBody(BaseModel):
     """One answer."""
 
@@ -105,7 +121,7 @@ class HitBody(BaseModel):
     title: str = Field(examples=["a red lamp"])
     score: float = Field(description="The inner product; of unit vectors the cosine.", examples=[0.83])
     modalities: list[str] = Field([], examples=[["image", "text"]])
-    why: dict[str, object] | None = Field(None, description="With explain.")
+    why: list[ReasonBody] | None = Field(None, description="With explain; the most important reasons first.")
 
 
 class Results(BaseModel):
