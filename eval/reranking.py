@@ -3,7 +3,7 @@
     python -m eval.reranking RUN --data DATASET --attribute category --out results/reranking
 
 Nothing is trained. Each test query's best 200 items are reordered as `mmrec recommend --rerank` does: MMR with several
-lambdas, caps and fair shares by an attribute of the items. For each: HR@10 and NDCG@10 with its 95 % interval, diversity
+lambdas, caps and fair shares by an attribute of the items. For each: HR@10, NDCG@10 and its 95 % interval, diversity
 of lists (by the items' own content, not by the vectors that MMR sees), coverage of the catalogue, and how far the
 exposure of the attribute's values is from their share of the catalogue and from that of the held-out targets (half the
 sum of absolute differences, 0 to 1). Written to --out: reranking.csv, reranking.svg.
