@@ -75,7 +75,7 @@ def reordered(history: Sequences, how: str, seed: int) -> Sequences:
 def write(found: pl.DataFrame, out: Path, console: Console) -> None:
     """The table on the console and as CSV, and a plot."""
     found.write_csv(out / "history_shuffle.csv", float_precision=5)
-    plot_lines(found.with_columns(scores=pl.lit("model")), "order", "scores", "histories", out / "history_shuffle.svg")
+    plot_lines(found, "order", None, "histories", out / "history_shuffle.svg")
     show(console, f"Order of histories (difference in {METRIC} to the true order)", found, digits=4)
 
 

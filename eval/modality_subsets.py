@@ -28,6 +28,7 @@ from mmrec.errors import ConfigError
 from mmrec.evaluator import make_record, score_vectors
 from mmrec.inference import encode_histories, encode_views, use_feature_caches
 from mmrec.model import Recommender
+from mmrec.test_reads import claim_test_read
 from mmrec.training.evaluation import open_checkpoint, stored_split
 
 MAX_MODALITIES = 8
@@ -51,9 +52,11 @@ class ModalitySubsets:
 def study(config: ModalitySubsets) -> pl.DataFrame:
     """One row a subset: modalities, HR@10 and NDCG@10 overall and on new items, and what chance has there.
 
-    Raises: ConfigError if the model has more modalities than subsets can be gone through.
+    Raises: ConfigError if the model has more modalities than subsets can be gone through; DataError if another trial of
+        the study that it belongs to has been tested.
     """
     folder, dataset, model, catalog = open_checkpoint(config.checkpoint, config.data)
+    claim_test_read(folder)
     names = model.inputs.modalities
     if len(names) > MAX_MODALITIES:
         raise ConfigError(f"the model has {len(names)} modalities; this study goes through at most {MAX_MODALITIES}")

@@ -18,7 +18,10 @@ from mmrec.data.feature_cache import FeatureCache
 from mmrec.errors import ConfigError, MediaError
 from mmrec.modality_encoders import ItemIdPreprocessing, Preprocessing
 
-__all__ = ["CatalogInputs", "ItemInputs", "parts_of"]
+__all__ = ["CatalogInputs", "ItemInputs", "Prepare", "parts_of"]
+
+Prepare = Callable[[Preprocessing, Any], Any]
+"""Makes a sample of a raw value, as the preprocessing does."""
 
 # Of collated inputs that are read at once where nothing is learnt from them.
 CHUNK_BYTES = 32 << 20
@@ -37,11 +40,12 @@ class ItemInputs:
         self.preprocessings = dict(preprocessings)
         self.modalities = tuple(preprocessings)
 
-    def from_records(self, records: Sequence[Mapping[str, Any]]) -> ItemBatch:
+    def from_records(self, records: Sequence[Mapping[str, Any]], prepare: Prepare | None = None) -> ItemBatch:
         """A batch from raw records of items outside any dataset, with ``item_idx`` -1.
 
         Args:
             records: per item, raw values by modality; a missing key, or None, is a missing modality.
+            prepare: calls the preprocessings; None: here and now.
 
         Raises: MediaError if a given medium cannot be used; ConfigError if the model does not know a modality.
         """
@@ -51,8 +55,11 @@ class ItemInputs:
                     known = ", ".join(self.modalities)
                     raise ConfigError(f"this model does not encode {name!r}; it encodes {known}")
         present = np.array([[record.get(name) is not None for name in self.modalities] for record in records])
+        prepare = prepare or (lambda preprocessing, raw: preprocessing(raw))
         samples = {
-            name: [self.preprocessings[name](record[name]) for record in records if record.get(name) is not None]
+            name: [
+                prepare(self.preprocessings[name], record[name]) for record in records if record.get(name) is not None
+            ]
             for name in self.modalities
         }
         return self.batch(np.full(len(records), -1), present, samples)

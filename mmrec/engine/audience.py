@@ -113,16 +113,12 @@ def users_of(export: ExportFolder) -> tuple[pa.Array | pa.ChunkedArray, np.ndarr
 
     Raises: DataError if the export has none.
     """
-    names = sorted(name for name in export.files if name.startswith("users/") and name.endswith(".parquet"))
-    if not names:
-        raise DataError(f"{export.path} has no vectors of users; export with --users")
-    table = pa.concat_tables([export.read_table(name, ["user_id", "vector"]) for name in names])
-    chunks = [chunk.flatten().to_numpy() for chunk in table["vector"].chunks]
-    vectors = np.concatenate(chunks).astype(np.float32, copy=False).reshape(table.num_rows, export.dim)
-    known = np.any(vectors != 0, axis=1)  # zero: a user without events
+    users = export.users
+    user_ids, vectors = users.user_ids, users.vectors
+    known = users.events > 0
     if not known.any():
         raise DataError(f"no user of {export.path} has events, so nobody's vector says anything")
-    return table["user_id"].filter(pa.array(known)), vectors[known]
+    return user_ids.filter(pa.array(known)), vectors[known]
 
 
 def _one_target_each(num_queries: int, target: int):

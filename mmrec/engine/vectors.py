@@ -22,6 +22,8 @@ from mmrec.index import vectors_at
 
 if TYPE_CHECKING:
     from mmrec.blend import Blend
+    from mmrec.item_inputs import Prepare
+    from mmrec.modality_encoders import Preprocessing
     from mmrec.model import Recommender
     from mmrec.user_encoders import UserEncoder
 
@@ -37,13 +39,16 @@ class Encoders:
     Args:
         folder: the inference part of a checkpoint.
         export: vectors of the items that histories and queries name; None: there are none.
+        prepare: makes an encoder's input of a medium, given the preprocessing and the bytes; a server lets another
+            process do it. None: here.
     """
 
-    def __init__(self, folder: Path, export: ExportFolder | None) -> None:
+    def __init__(self, folder: Path, export: ExportFolder | None, prepare: Prepare | None = None) -> None:
         self.folder = folder
         self._export = export
+        self._prepare = prepare
         self._loading = threading.RLock()
-        self._encoding = threading.Lock()  # tokenizers change their settings while they read
+        self._reading_text = threading.Lock()  # tokenizers change their settings while they read
         self._model: tuple[frozenset[str], Recommender] | None = None
 
     @property
@@ -61,7 +66,7 @@ class Encoders:
         encoders = json.loads((self.folder / "config.json").read_text())["model"]["item_encoder"]["encoders"]
         return tuple(name for name in encoders if name != "item_id")
 
-    @property
+    @functools.cached_property
     def reads_times(self) -> bool:
         """Whether histories must carry times."""
         if not self.user_encoder.reads_times:
@@ -82,9 +87,15 @@ class Encoders:
         if empty := [n for n, record in enumerate(read) if not record]:
             raise ConfigError(f"record {empty[0] + 1} of {len(read)} is empty; give a text or media of each new item")
         model = self.item_model({name for record in read for name in record})
-        with self._encoding, torch.inference_mode():
-            vectors = model.encode_items(model.inputs.from_records(read))
+        with torch.inference_mode():
+            vectors = model.encode_items(model.inputs.from_records(read, self._prepared))
             return (vectors if self._export is None else narrow(vectors, self._export.dim)).numpy()
+
+    def _prepared(self, preprocessing: Preprocessing, raw: Any) -> Any:
+        if isinstance(raw, str):
+            with self._reading_text:
+                return preprocessing(raw)
+        return preprocessing(raw) if self._prepare is None else self._prepare(preprocessing, raw)
 
     def users(self, histories: Sequence[History]) -> np.ndarray:
         """Unit vectors of users after their last event, all in one packed pass; float32 (U, D)."""
