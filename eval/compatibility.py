@@ -20,8 +20,8 @@ queries; old: seed 0; new: seed 1, trained apart or with `--compatible-with` an 
 | mean cosine of an item's two vectors | .013 | .953 |
 
 Trained apart, users and index are strangers (chance: HR@10 .006). Trained to be compatible, no difference to the old
-model alone holds at 5 % after Holm's correction, and the new model on its own loses nothing. Staying near alone, without
-the users' part of the objective, left the new users .0097 NDCG behind in the old index.
+model alone holds at 5 % after Holm's correction, and the new model on its own loses nothing. Staying near alone,
+without the users' part of the objective, left the new users .0097 NDCG behind in the old index.
 """
 
 from __future__ import annotations

@@ -63,7 +63,9 @@ def test_a_machine_that_does_not_see_the_folders_says_so_in_one_line(run, tiny_d
     with pytest.raises(DataError, match=r"does not see .*/out; give an --out in a folder that all machines share$"):
         _unit_of(job, "token", {}, "part-00000")
     with pytest.raises(DataError, match=r"has mmrec .* and not 0\.0, and would write other bytes"):
-        _unit_of(ExportJob(checkpoint=run, data=tiny_dataset_path, out=tmp_path), "token", {"mmrec": "0.0"}, "part-00000")
+        _unit_of(
+            ExportJob(checkpoint=run, data=tiny_dataset_path, out=tmp_path), "token", {"mmrec": "0.0"}, "part-00000"
+        )
 
 
 def test_workers_are_of_ray_alone(run, tiny_dataset_path, tmp_path, capsys):
