@@ -1,24 +1,21 @@
-"""The commands that come after training: evaluate, baselines, export, explain."""
+"""The commands that come after training: evaluate, baselines, explain."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import shlex
-import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
 from mmrec.data.splits import SplitName
 from mmrec.errors import ConfigError, DataError
 
-__all__ = ["baselines", "evaluate", "explain", "export"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["baselines", "evaluate", "explain"]
 
 Positional = tyro.conf.Positional
 
@@ -60,11 +57,12 @@ def evaluate(
 
     from mmrec.blend import Blend
     from mmrec.evaluator import make_record, queries_of, run_baselines, score_blend, score_vectors, write_record
+    from mmrec.export_folder import ExportFolder
     from mmrec.metrics.slices import item_groups
     from mmrec.report import summary_table, verdict
     from mmrec.report_examples import curves_of, make_examples
-    from mmrec.test_reads import claim_test_read
     from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
+    from mmrec.training.telemetry import peak_memory
 
     if checkpoint is None and embeddings is None:
         raise ConfigError("give a CHECKPOINT, or --embeddings EXPORT, or both")
@@ -74,34 +72,40 @@ def evaluate(
         raise ConfigError("--blend belongs to the export's own model; leave it out, or the CHECKPOINT")
     if out.exists() and not overwrite:
         raise DataError(f"{out} exists already; give another --out, or --overwrite to replace it")
-    if checkpoint is not None and part == "test":
-        claim_test_read(checkpoint)
+    command = _command_line("evaluate", checkpoint, data=data, out=out, embeddings=embeddings, part=part, blend=blend,
+                            dim=dim, baselines=baselines, category=category, provider=provider)  # fmt: skip
     if embeddings is not None:
         given = vectors_of_export(embeddings, data, part, users_of=checkpoint)
     else:
         assert checkpoint is not None
         given = vectors_of_checkpoint(checkpoint, data, part, dim=dim)
-    if blend:
-        blended = given.blend() if embeddings is None else Blend.load(embeddings / "model")
-        result = score_blend(given.split, part, given.users, given.items, blended)
-        name = f"{given.model['name']} + {blended.settings.baseline}"
-        given.model.update(name=name, blend=asdict(blended.settings))
-    else:
-        result = score_vectors(given.split, part, given.users, given.items)
     groups = {
         name: item_groups(given.dataset, column)
         for name, column in (("category", category), ("provider", provider)) if column
     }  # fmt: skip
-    others = run_baselines(given.dataset, given.split, part) if baselines else None
+    with _timed(given.cost, "rank_s"):
+        if blend:
+            blended = given.blend() if embeddings is None else Blend.load(ExportFolder.open(embeddings).path / "model")
+            result = score_blend(given.split, part, given.users, given.items, blended)
+            name = f"{given.model['name']} + {blended.settings.baseline}"
+            given.model.update(name=name, blend=asdict(blended.settings))
+        else:
+            result = score_vectors(given.split, part, given.users, given.items)
+    others = None
+    if baselines:
+        with _timed(given.cost, "baselines_s"):
+            others = run_baselines(given.dataset, given.split, part)
+    given.cost.update(peak_memory(given.items.device))
     record = make_record(
         given.dataset, given.split, part, result, baselines=others, cost=given.cost, model=given.model,
         query_time=given.query_time, **groups,
     )  # fmt: skip
-    record["reproduce"] = shlex.join(["mmrec", *sys.argv[1:]])
+    record["reproduce"] = command
     assert result.lists is not None, "vectors give lists"
     examples = make_examples(
-        given.dataset, given.split, queries_of(given.split, part), result.ranks, result.lists, given.items
-    )
+        given.dataset, given.split, queries_of(given.split, part), result.ranks, result.lists, given.items,
+        shares=given.shares,
+    )  # fmt: skip
     examples["curves"] = curves_of(checkpoint)
     write_record(out, record, given.dataset, given.split, part, result, overwrite=overwrite, examples=examples)
     print(verdict(record))
@@ -139,62 +143,6 @@ def baselines(
     Console().print(baselines_table(run_baselines(dataset, chosen, part)))
 
 
-def export(
-    checkpoint: Positional[Path],
-    data: Path,
-    out: Path,
-    index: bool = False,
-    since: Path | None = None,
-    blend: bool = False,
-    overwrite: bool = False,
-) -> None:
-    """Write the item embeddings of a checkpoint as a folder that searches, recommends and evaluates on its own.
-
-    An interrupted export goes on with the same command.
-
-    Args:
-        checkpoint: run folder (its best checkpoint) or checkpoint folder.
-        data: the dataset that it was trained on.
-        out: export folder.
-        index: also write a FAISS index.
-        since: earlier export of the same model; items that have not changed are copied from it.
-        blend: also export what sequential rules (item-kNN for sets) add to the scores, for recommend and evaluate.
-        overwrite: replace an export of another model or dataset at OUT.
-    """
-    from mmrec.exporter import UserSide
-    from mmrec.exporter import export as write_export
-    from mmrec.inference import encode_catalog, graph_writers, use_feature_caches
-    from mmrec.model import model_hash
-    from mmrec.training.evaluation import open_checkpoint, vectors_of_checkpoint
-
-    folder, dataset, model, catalog = open_checkpoint(checkpoint, data)
-    extras = graph_writers(model, catalog)
-    use_feature_caches(model, catalog, fill=False)
-    if blend:
-        extras |= vectors_of_checkpoint(folder, data, "valid").blend().writers()
-    with _progress("encoding items", dataset.num_items) as advance:
-        report = write_export(
-            lambda item_idx: encode_catalog(model, catalog, item_idx).cpu().numpy(),
-            dataset,
-            out,
-            checkpoint=folder,
-            model_hash=model_hash(folder),
-            presence=catalog.present,
-            modalities=model.inputs.modalities,
-            user_side=UserSide.of(model, dataset),
-            extras=extras,
-            index=index,
-            since=since,
-            overwrite=overwrite,
-            progress=advance,
-        )
-    if catalog.faults:
-        logger.warning("%d damaged media were masked; the vectors of their items rest on what is left", catalog.faults)
-    if empty := int((~catalog.present.any(1)).sum()):
-        logger.warning("%d items have nothing that the model encodes; they share one vector (modalities 0)", empty)
-    print(f"exported: {out}  ({report.num_items:,} items x {report.dim})")
-
-
 def explain(checkpoint: Positional[Path], data: Path, items: tuple[str, ...]) -> None:
     """Which modality made an item's vector: shares of the fusion's weights, and how far it moves without each.
 
@@ -230,11 +178,21 @@ def explain(checkpoint: Positional[Path], data: Path, items: tuple[str, ...]) ->
 
 
 @contextlib.contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left; yields the function that moves it."""
-    from mmrec.training.telemetry import progress_bar
+def _timed(cost: dict[str, Any], name: str) -> Iterator[None]:
+    """Seconds that the block took, into the ledger."""
+    started = time.perf_counter()
+    yield
+    cost[name] = time.perf_counter() - started
 
-    progress, bar = progress_bar(True)
-    with progress:
-        bar.start(title, total)
-        yield lambda done: bar.advance(steps=done)
+
+def _command_line(command: str, *places: Path | None, **options: Path | str | int | None) -> str:
+    """A command as one types it; options that are False or None are left out, but for --no-baselines."""
+    words = ["mmrec", command, *(str(place) for place in places if place is not None)]
+    for name, value in options.items():
+        if value is True and name != "baselines":
+            words.append(f"--{name}")
+        elif value is False and name == "baselines":
+            words.append("--no-baselines")
+        elif not isinstance(value, bool) and value is not None:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)

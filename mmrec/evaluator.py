@@ -301,6 +301,11 @@ def _protocol(dataset: Dataset, split: Split, part: Part, query_time: str) -> di
 def _data_counts(dataset: Dataset, split: Split, queries: Queries) -> dict[str, Any]:
     faults = pl.read_parquet(dataset.path / "errors.parquet")
     counted = faults.group_by("modality", "stage", "error").len("count").sort("count", "modality", descending=True)
+    learned, asked = split.train.timestamps, queries.times
+    future = None
+    if learned is not None and asked is not None:
+        later = len(learned) - np.searchsorted(np.sort(learned), asked, side="right")
+        future = float(later.mean() / len(learned))
     return {
         "items": dataset.num_items,
         "users": dataset.num_users,
@@ -309,6 +314,7 @@ def _data_counts(dataset: Dataset, split: Split, queries: Queries) -> dict[str, 
         "queries": len(queries),
         "targets": len(queries.targets),
         "cold_items": int((~split.train_items).sum()),
+        "training_after_the_question": future,
         "items_with": {name: int(dataset.present(name).sum()) for name in dataset.modalities},
         "errors": counted.to_dicts(),
     }

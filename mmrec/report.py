@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from mmrec.data.audit.wording import quantity
 from mmrec.report_charts import bars, learning_curves, slice_chart
 
 if TYPE_CHECKING:
@@ -20,6 +21,34 @@ _GROUPS = {
     "modalities": "what the target has",
     "time": "when it was asked",
     "category": "category of the target",
+}
+
+# Of the bars of modality shares, readable on white and on black.
+_MODALITIES = ("#2f81f7", "#c2571a", "#2da44e", "#8250df", "#d4a72c", "#8c959f")
+
+# What the entries of a cost ledger are; those of "training" are its own.
+_COSTS = {
+    "training_s": "training",
+    "encode_items_s": "encoding the catalogue",
+    "encode_users_s": "encoding the histories",
+    "rank_s": "ranking and lists",
+    "baselines_s": "tuning, fitting and ranking the baselines",
+    "peak_memory_mb": "greatest memory of this evaluation",
+    "peak_device_memory_mb": "greatest memory of its device",
+    "device": "this evaluation ran on",
+    "threads": "its threads",
+    "training.steps_s": "training: its steps",
+    "training.data_wait_s": "training: waiting for data",
+    "training.validation_s": "training: validation",
+    "training.checkpoint_s": "training: writing checkpoints",
+    "training.events": "training: events learned from",
+    "training.items": "training: items encoded",
+    "training.flops": "training: arithmetic of matrix products",
+    "training.processes": "training: processes",
+    "training.threads": "training: threads of each",
+    "training.device": "training ran on",
+    "training.peak_memory_mb": "training: greatest memory",
+    "training.peak_device_memory_mb": "training: greatest memory of the device",
 }
 
 
@@ -125,7 +154,10 @@ def render_report(record: dict[str, Any], examples: dict[str, Any] | None = None
         cold_chart=bars(rows, "cold") if rows[0]["hr@10"]["cold"] else "",
         curves=learning_curves(examples.get("curves", [])),
         examples=examples,
-        words=protocol_words(record["protocol"]),
+        words=protocol_words(record),
+        costs=dict(cost_rows(record["cost"])),
+        colours=_MODALITIES,
+        quantity=quantity,
         cutoffs=[1, 5, 10, 20, 50],
         verdict=verdict(record),
         settings={
@@ -136,9 +168,28 @@ def render_report(record: dict[str, Any], examples: dict[str, Any] | None = None
     )
 
 
-def protocol_words(protocol: dict[str, Any]) -> list[str]:
-    """The protocol in sentences."""
-    split = protocol["split"]
+def cost_rows(cost: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the cost ledger says: words, and a value with its unit."""
+    flat = {name: cost[name] for name in ("training_s",) if name in cost}  # the sum of the ledger that follows
+    flat |= {f"training.{name}": value for name, value in cost.get("training", {}).items() if name != "seconds"}
+    flat |= {name: value for name, value in cost.items() if name not in ("training", "training_s")}
+    return [(_COSTS.get(name, name.replace("_", " ")), _amount(name, value)) for name, value in flat.items()]
+
+
+def _amount(name: str, value: Any) -> str:
+    if not isinstance(value, int | float):
+        return str(value)
+    if name.endswith("_s"):
+        return f"{quantity(value)} s" if value < 600 else f"{quantity(value / 60)} min"
+    if name.endswith("_mb"):
+        return f"{quantity(value)} MiB"
+    return f"{quantity(value / 1e12)} TFLOP" if name.endswith("flops") else quantity(value)
+
+
+def protocol_words(record: dict[str, Any]) -> list[str]:
+    """The protocol of a record in sentences."""
+    protocol = record["protocol"]
+    split, later = protocol["split"], record["data"]["training_after_the_question"]
     names = {
         "leave_one_out": "Of each user with three or more events the last one is asked for and the one before it is "
         "for validation.",
@@ -162,8 +213,18 @@ def protocol_words(protocol: dict[str, Any]) -> list[str]:
         *([targets[split["targets"]]] if "targets" in split else []),
         f"Ranked is {among}, {protocol['num_candidates']:,} items at most, new ones too. {seen}, but for the target.",
         f"The model was trained on {split['trained_on']} events; it {time} when the next item is asked for.",
+        *([] if later is None else [_time_words(later)]),
         "A tie counts half. Settings were chosen on the validation part alone.",
     ]
+
+
+def _time_words(later: float) -> str:
+    if not later:
+        return "No training event is later than any question."
+    return (
+        f"When a question is asked, {100 * later:.2g} % of the training events have yet to come, in the mean: "
+        "events of other users, from a time that a live system would not know."
+    )
 
 
 def verdict(record: dict[str, Any]) -> str:
@@ -183,6 +244,6 @@ def verdict(record: dict[str, Any]) -> str:
     defeat = f"Loses to {better} of {len(baselines)} baselines. " if better else ""
     certainty = "the intervals do not overlap" if apart else "the intervals overlap"
     return (
-        f"{defeat}NDCG@10 is {ours['value']:.4f}, {relation} the best baseline, {best['name']}, "
+        f"{defeat}NDCG@10 is {ours['value']:.4f}, {relation} the best baseline, {best['name'].replace('_', ' ')}, "
         f"at {theirs['value']:.4f}; {certainty}."
     )

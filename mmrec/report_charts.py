@@ -16,6 +16,8 @@ __all__ = ["bars", "learning_curves", "slice_chart"]
 
 # Blues and greys that are readable on white and on black alike.
 _OURS, _THEIRS, _TEXT, _INTERVAL = "#2f81f7", "#a9b4bf", "#7d8590", "#c2571a"
+# Inches; a telephone shows it at four fifths, so that letters of 9 points can be read there too.
+_WIDTH, _POINTS = 4.8, 9
 
 
 def bars(rows: Sequence[dict[str, Any]], part: str) -> str:
@@ -24,7 +26,7 @@ def bars(rows: Sequence[dict[str, Any]], part: str) -> str:
 
     shown = [row for row in reversed(rows) if row["ndcg@10"][part] is not None]
     values = [row["ndcg@10"][part] for row in shown]
-    figure = Figure(figsize=(6.2, 0.6 + 0.34 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 0.6 + 0.28 * len(shown)), layout="constrained")
     axes = figure.subplots()
     colours = [_OURS if row["kind"] == "mmrec" else _THEIRS for row in shown]
     names = [row["name"].replace("_", " ") for row in shown]
@@ -48,7 +50,7 @@ def slice_chart(slices: dict[str, Any], label: str) -> str:
     bounds = np.array([slices[name]["confidence_interval"]["ndcg@10"] for name in names])
     counts = [f"{slices[name]['num_targets']:,}" for name in names]
     if wide:
-        figure = Figure(figsize=(6.2, 0.7 + 0.3 * len(names)), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, 0.7 + 0.24 * len(names)), layout="constrained")
         axes = figure.subplots()
         places = np.arange(len(names))[::-1]
         axes.hlines(places, bounds[:, 0], bounds[:, 1], color=_INTERVAL, linewidth=1.8)
@@ -57,7 +59,7 @@ def slice_chart(slices: dict[str, Any], label: str) -> str:
         axes.set_xlabel("NDCG@10 (behind each name: targets)", color=_TEXT)
         axes.set_xlim(left=0)
     else:
-        figure = Figure(figsize=(6.2, 2.6), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, 2.4), layout="constrained")
         axes = figure.subplots()
         places = np.arange(len(names))
         axes.vlines(places, bounds[:, 0], bounds[:, 1], color=_INTERVAL, linewidth=1.8)
@@ -80,21 +82,30 @@ def learning_curves(lines: Sequence[dict[str, Any]]) -> str:
 
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     found = [(line["step"], line["validation"]["ndcg@10"]) for line in lines if "validation" in line]
-    curves = [(name, curve) for name, curve in (("training loss", losses), ("validation NDCG@10", found)) if curve]
+    named = (("training loss, nats", losses), ("validation NDCG@10", found))
+    curves = [(name, curve) for name, curve in named if curve]
     if not curves:
         return ""
-    figure = Figure(figsize=(6.2, 1.9 * len(curves)), layout="constrained")
-    for axes, (name, curve) in zip(figure.subplots(len(curves), 1, squeeze=False)[:, 0], curves, strict=True):
+    figure = Figure(figsize=(_WIDTH, 1.7 * len(curves)), layout="constrained")
+    panels = figure.subplots(len(curves), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, (name, curve) in zip(panels, curves, strict=True):
         steps, values = np.array(curve).T
         axes.plot(steps, values, color=_OURS, linewidth=1.5, marker="o" if len(steps) < 40 else None, markersize=3)
         axes.set_ylabel(name, color=_TEXT)
-        axes.set_xlabel("step", color=_TEXT)
         _plain(axes)
+    panels[-1].set_xlabel("step", color=_TEXT)
+    if found:
+        best = max(found, key=lambda point: point[1])
+        panels[-1].plot(*best, "o", color=_INTERVAL, markersize=6)
+        panels[-1].annotate(f"best: {best[1]:.4f} at step {best[0]:,}", best, (0, -26), color=_TEXT,
+                            textcoords="offset points", ha="right", fontsize=_POINTS)  # fmt: skip
     return _svg(figure)
 
 
 def _plain(axes: Axes) -> None:
-    axes.tick_params(colors=_TEXT, length=0)
+    axes.tick_params(colors=_TEXT, length=0, labelsize=_POINTS)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_fontsize(_POINTS)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(_TEXT)

@@ -1,4 +1,4 @@
-"""What a report shows of single items and users: a map of the item space, ten users, the worst failures.
+"""What a report shows of single items and users: a map of the item space, ten users, worst failures, new items.
 
 Legend: Q queries, V items of the catalogue, D model width.
 """
@@ -6,28 +6,29 @@ Legend: Q queries, V items of the catalogue, D model width.
 from __future__ import annotations
 
 import base64
-import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from mmrec.data.audit.thumbnails import thumbnail
+from mmrec.data.audit.thumbnails import PICTURED, item_thumbnail
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Queries, Split
+from mmrec.neighbour_map import neighbour_map, neighbours_kept
+from mmrec.principal_plane import principal_plane
 
 __all__ = ["curves_of", "make_examples"]
 
 _METRICS = "metrics.jsonl"
 
 _USERS, _HISTORY, _RECOMMENDED, _FAILURES = 10, 6, 10, 6
+_NEW, _NEAR = 6, 5
 _MAPPED, _PICTURED = 600, 150
 _SIDE_PX = 88
 _TITLE = 48
-_PICTURES = ("image", "video", "audio")
 
 
 def curves_of(run: Path | None) -> list[dict[str, Any]]:
@@ -54,8 +55,7 @@ class _Cards:
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
-        self.modalities = [name for name in _PICTURES if name in dataset.modalities]
-        self.present = {name: dataset.present(name) for name in self.modalities}
+        self.pictured = any(name in dataset.modalities for name in PICTURED)
         self.cards: dict[str, dict[str, Any]] = {}
 
     def add(self, item: int) -> str:
@@ -67,12 +67,8 @@ class _Cards:
         return key
 
     def _picture(self, item: int) -> str | None:
-        for name in self.modalities:
-            if self.present[name][item]:
-                found = thumbnail(self.dataset, name, item)
-                if found is not None:
-                    return _smaller(found)
-        return None
+        data = item_thumbnail(self.dataset, item, side_px=_SIDE_PX, quality=72)
+        return None if data is None else "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
 def make_examples(
@@ -83,20 +79,23 @@ def make_examples(
     lists: np.ndarray,
     items: torch.Tensor,
     *,
+    shares: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Things to look at, as JSON.
 
     Users are drawn, not picked: half of them from those whose list holds a target, so that both are seen. A
-    recommendation's reason is the item of the history whose vector is nearest to it.
+    recommendation's reason is the item of the history whose vector is nearest to it, and, where the model can be asked,
+    the shares of the modalities in the item's own vector.
 
     Args:
         ranks: of the targets. (T,)
         lists: best items of each query, -1 where there is none. (Q, k)
         items: vectors of the catalogue. (V, D)
+        shares: of some items, the share of each modality in the weights of fusion, (n,) by name; None: not known.
         seed: draws users, and items of the map.
 
-    Returns: "cards" by item, "users", "failures", "map".
+    Returns: "cards" by item, "users", "failures", "new" (items), "map", "modalities" (of the shares).
     """
     generator = np.random.default_rng(seed)
     cards = _Cards(dataset)
@@ -115,6 +114,8 @@ def make_examples(
     return {
         "users": users,
         "failures": failures,
+        "new": _new_items(split, queries, ranks, vectors, cards, generator),
+        "modalities": [] if shares is None else _add_shares([*users, *failures], shares),
         "map": _map(split, vectors, cards, generator),
         "cards": cards.cards,
     }
@@ -123,7 +124,7 @@ def make_examples(
 def _user(
     queries: Queries, query: int, best: np.ndarray, lists: np.ndarray, vectors: np.ndarray, cards: _Cards
 ) -> dict[str, Any]:
-    history = queries.history.items_of(query)[-_HISTORY:]
+    history = queries.history.items_of(query)
     targets = queries.targets[queries.target_offsets[query] : queries.target_offsets[query + 1]]
     shown = [int(item) for item in lists[query][:_RECOMMENDED] if item >= 0]
     near = vectors[shown] @ vectors[history].T if shown else np.zeros((0, len(history)))
@@ -131,7 +132,7 @@ def _user(
         "user_id": str(queries.history.user_ids[query]),
         "events": int(queries.history.lengths[query]),
         "rank": float(best[query]) + 1,
-        "history": [cards.add(int(item)) for item in history],
+        "history": [cards.add(int(item)) for item in history[-_HISTORY:]],
         "targets": [cards.add(int(item)) for item in targets[:3]],
         "recommended": [
             {
@@ -145,28 +146,62 @@ def _user(
     }
 
 
+def _new_items(
+    split: Split,
+    queries: Queries,
+    ranks: np.ndarray,
+    vectors: np.ndarray,
+    cards: _Cards,
+    generator: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """Some targets that training has not seen: how they were found, and the known items that their vectors lie near."""
+    known = np.flatnonzero(split.train_items)
+    asked = np.unique(queries.targets[~split.train_items[queries.targets]])
+    found = []
+    for item in np.sort(generator.permutation(asked)[:_NEW]) if len(known) else ():
+        places = ranks[queries.targets == item]
+        cosines = vectors[known] @ vectors[item]
+        near = np.argsort(-cosines, kind="stable")[:_NEAR]
+        found.append(
+            {
+                "item": cards.add(int(item)),
+                "asked": len(places),
+                "found": int((places < _RECOMMENDED).sum()),
+                "place": float(np.median(places)) + 1,
+                "near": [{"item": cards.add(int(known[one])), "cosine": float(cosines[one])} for one in near],
+            }
+        )
+    return found
+
+
+def _add_shares(users: list[dict[str, Any]], shares: Callable[[np.ndarray], dict[str, np.ndarray]]) -> list[str]:
+    """Tell each recommendation which modalities its item's vector is made of; their names. One alone is not told."""
+    shown = sorted({int(row["item"]) for one in users for row in one["recommended"]})
+    found = shares(np.array(shown, dtype=np.int64)) if shown else {}
+    if len(found) < 2:
+        return []
+    place = {str(item): number for number, item in enumerate(shown)}
+    for row in (row for one in users for row in one["recommended"]):
+        row["shares"] = [round(float(values[place[row["item"]]]), 3) for values in found.values()]
+    return list(found)
+
+
 def _map(split: Split, vectors: np.ndarray, cards: _Cards, generator: np.random.Generator) -> dict[str, Any]:
-    """First two principal components of the unit vectors, of a draw of the items; some of them with a picture."""
+    """A draw of the items on a plane, near where their vectors are near; some of them with a picture."""
     chosen = np.sort(generator.permutation(len(vectors))[:_MAPPED])
-    centred = vectors - vectors.mean(axis=0)
-    values, axes = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
-    places = centred[chosen] @ axes[:, ::-1][:, :2]
-    spread = np.abs(places).max(axis=0, initial=1e-12)
+    drawn = vectors[chosen]
+    places = neighbour_map(drawn)
     pictured = set(generator.permutation(len(chosen))[:_PICTURED].tolist())
     points = []
-    for number, (item, place) in enumerate(zip(chosen.tolist(), places / spread, strict=True)):
+    for number, (item, place) in enumerate(zip(chosen.tolist(), places / _largest(places), strict=True)):
         title = (cards.dataset.titles[item].splitlines() or [""])[0][:_TITLE]
         point = {"x": round(float(place[0]), 4), "y": round(float(place[1]), 4), "title": title}
         point["new"] = not bool(split.train_items[item])
-        point["item"] = cards.add(item) if number in pictured and cards.modalities else None
+        point["item"] = cards.add(item) if number in pictured and cards.pictured else None
         points.append(point)
-    total = max(float(values.sum()), 1e-12)
-    return {"points": points, "explained": [float(values[-1] / total), float(values[-2] / total)], "of": len(vectors)}
+    kept = {"map": neighbours_kept(drawn, places), "components": neighbours_kept(drawn, principal_plane(drawn)[0])}
+    return {"points": points, "neighbours_kept": kept, "of": len(vectors)}
 
 
-def _smaller(uri: str) -> str:
-    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    picture.thumbnail((_SIDE_PX, _SIDE_PX))
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=72)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _largest(places: np.ndarray) -> np.ndarray:
+    return np.abs(places).max(axis=0, initial=1e-12)

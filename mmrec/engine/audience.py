@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mmrec.errors import ConfigError, DataError
-from mmrec.export_folder import ExportFolder, check_file
+from mmrec.export_folder import ExportFolder
 from mmrec.index import vectors_at
+from mmrec.index.removed import live_items
 
 __all__ = ["Audience", "NearUser", "audience_of"]
 
@@ -90,10 +90,11 @@ def audience_of(
     drawn = np.arange(len(users))
     if len(users) > max_users:
         drawn = np.sort(np.random.default_rng(seed).choice(len(users), max_users, replace=False))
-    items = np.concatenate([vectors_at(export, np.arange(export.num_items)), vector[None].astype(np.float32)])
-    ranks = rank_targets(
-        torch.from_numpy(users[drawn]), torch.from_numpy(items), _one_target_each(len(drawn), export.num_items)
-    )
+    live = live_items(export)
+    catalogue = vectors_at(export, np.arange(export.num_items) if live is None else np.flatnonzero(live))
+    items = np.concatenate([catalogue, vector[None].astype(np.float32)])
+    asked = _one_target_each(len(drawn), len(catalogue))
+    ranks = rank_targets(torch.from_numpy(users[drawn]), torch.from_numpy(items), asked)
     shown = int((ranks < k).sum())
     low, high = _wilson(shown, len(drawn)) if len(drawn) < len(users) else (shown / len(drawn),) * 2
     scores = users.astype(np.float64) @ vector.astype(np.float64)
@@ -112,17 +113,12 @@ def users_of(export: ExportFolder) -> tuple[pa.Array | pa.ChunkedArray, np.ndarr
 
     Raises: DataError if the export has none.
     """
-    names = sorted(name for name in export.files if name.startswith("users/") and name.endswith(".parquet"))
-    if not names:
-        raise DataError(f"{export.path} has no vectors of users; export with --users")
-    read = (check_file(export.path, name, export.files[name], content=True) for name in names)
-    table = pa.concat_tables([pq.read_table(pa.BufferReader(data), columns=["user_id", "vector"]) for data in read])
-    chunks = [chunk.flatten().to_numpy() for chunk in table["vector"].chunks]
-    vectors = np.concatenate(chunks).astype(np.float32, copy=False).reshape(table.num_rows, export.dim)
-    known = np.any(vectors != 0, axis=1)  # zero: a user without events
+    users = export.users
+    user_ids, vectors = users.user_ids, users.vectors
+    known = users.events > 0
     if not known.any():
         raise DataError(f"no user of {export.path} has events, so nobody's vector says anything")
-    return table["user_id"].filter(pa.array(known)), vectors[known]
+    return user_ids.filter(pa.array(known)), vectors[known]
 
 
 def _one_target_each(num_queries: int, target: int):

@@ -19,16 +19,10 @@ from mmrec.engine.reasons import Reason, reasons
 from mmrec.engine.vectors import Encoders
 from mmrec.errors import DataError
 from mmrec.export_folder import ExportFolder
-from mmrec.index import Hit, search_by_vector
+from mmrec.index import Hit, Where, search_by_vector, search_by_vectors
 from mmrec.reranking import Reranking
 
-__all__ = ["RAW_MODALITIES", "Engine", "Where"]
-
-# What a new item can come with: a text, and files.
-RAW_MODALITIES = frozenset({"text", "image", "audio", "video"})
-
-Where = Mapping[str, Sequence[str]]
-"""By attribute column of the items, the values that an answer may have."""
+__all__ = ["Engine"]
 
 
 class Engine:
@@ -58,18 +52,6 @@ class Engine:
     def export(self) -> ExportFolder:
         """Raises: ConfigError if a checkpoint was opened, which has no vectors of items."""
         return self.encoders.export
-
-    def load(self) -> None:
-        """Read now whatever an answer may need: afterwards none reads a file, and the folder may change.
-
-        From then on one model of all modalities encodes new items.
-        """
-        export = self.export
-        first = str(export.id_column[0])
-        export.item_rows([first] * 100)  # of many, ids are looked up in a table of all
-        assert len(export.title_column) == len(export.bitmasks) == len(export.attributes) == export.num_items
-        self.recommend(History(items=(first,), times=(0,), at=0), k=1)
-        self.encoders.item_model(RAW_MODALITIES & set(self.modalities))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -111,11 +93,10 @@ class Engine:
 
     def search_many(self, queries: Sequence[Query], k: int = 10, *, where: Where | None = None) -> list[list[Hit]]:
         """:meth:`search` of several queries, whose vectors are made in one pass."""
-        vectors = self.encode_queries(queries) if queries else ()
-        return [
-            self._nearest(vector, k, {*query.items, *_named(query.history)}, where)
-            for vector, query in zip(vectors, queries, strict=True)
-        ]
+        if not queries:
+            return []
+        named = [{*query.items, *_named(query.history)} for query in queries]
+        return search_by_vectors(self.export, self.encode_queries(queries), k, named, where=where)
 
     def recommend(
         self,
@@ -180,8 +161,7 @@ class Engine:
         where: Where | None,
         bonus: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> list[Hit]:
-        filters: dict[str, Any] = {} if where is None else {"where": where}
-        return search_by_vector(self.export, vector, k, exclude, bonus, **filters)
+        return search_by_vector(self.export, vector, k, exclude, bonus, where=where)
 
     def _bonus(self, history: History, blend: bool) -> tuple[np.ndarray, np.ndarray] | None:
         if not blend or self.encoders.blend is None:

@@ -29,7 +29,7 @@ class GpuCopy:
         import faiss
 
         self._resources = faiss.StandardGpuResources()
-        self._index = faiss.index_cpu_to_gpu(self._resources, 0, index)
+        self._index: Any = faiss.index_cpu_to_gpu(self._resources, 0, index)
         if "nprobe" in parameters:
             self._index.nprobe = parameters["nprobe"]
         self._searching = threading.Lock()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,17 @@ from mmrec.errors import DataError
 from mmrec.export_folder import ExportFolder, check_file
 from mmrec.index.gpu import MOST_ON_GPU, gpu_copy
 
-__all__ = ["INDEX_FILES", "OpenIndex", "Restriction", "open_index", "vectors_digest"]
+__all__ = [
+    "INDEX_FILES",
+    "OpenIndex",
+    "Restriction",
+    "import_faiss",
+    "index_in_memory",
+    "open_index",
+    "read_faiss",
+    "stored_vectors",
+    "vectors_digest",
+]
 
 INDEX_FILES = ("index.faiss", "index_ids.parquet", "index_vectors.npy")
 
@@ -88,8 +97,7 @@ class OpenIndex:
         bits = np.packbits(bits, bitorder="little")
         selector = None
         if self.index is not None:
-            import faiss
-
+            faiss = import_faiss()
             selector = faiss.IDSelectorBitmap(bits)
         return Restriction(mask, np.flatnonzero(mask), exhaustive, selector, bits)
 
@@ -119,8 +127,9 @@ class OpenIndex:
             part = slice(start, start + step)
             score = self.scores(queries[part], found[part])
             best = np.lexsort((found[part], -score), axis=-1)[:, :k]
-            rows[part, : best.shape[1]] = np.take_along_axis(found[part], best, axis=1)
-            scores[part, : best.shape[1]] = np.take_along_axis(score, best, axis=1)
+            lines = np.arange(len(best))[:, None]
+            rows[part, : best.shape[1]] = found[part][lines, best]
+            scores[part, : best.shape[1]] = score[lines, best]
         rows[np.isneginf(scores)] = -1
         return rows, scores
 
@@ -130,7 +139,7 @@ class OpenIndex:
 
     def scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Inner products with the items at ``rows`` (Q, C), float64; -inf where a row is -1."""
-        vectors = self.vectors(np.maximum(rows, 0).ravel()).reshape(*rows.shape, -1)  # (Q, C, D)
+        vectors = self.vectors(np.maximum(rows, 0).ravel()).reshape(*rows.shape, queries.shape[1])  # (Q, C, D)
         products = np.einsum("qcd,qd->qc", vectors.astype(np.float64), queries.astype(np.float64))
         return np.where(rows < 0, -np.inf, products)
 
@@ -154,18 +163,17 @@ class OpenIndex:
 
     def _by_product(self, queries: np.ndarray, num: int, restriction: Restriction | None) -> np.ndarray:
         everything = self.vectors(slice(None))  # (V, D)
-        found = []
-        for query in queries:
+        found = np.empty((len(queries), num), dtype=np.int64)
+        for place, query in enumerate(queries):
             scores = everything @ query
             if restriction is not None:
                 scores[~restriction.mask] = -np.inf
             best = np.argpartition(scores, -num)[-num:] if num < self.num_items else np.arange(num)
-            found.append(np.where(np.isneginf(scores[best]), -1, best))
-        return np.stack(found)
+            found[place] = np.where(np.isneginf(scores[best]), -1, best)
+        return found
 
     def _by_index(self, queries: np.ndarray, num: int, restriction: Restriction | None, exhaustive: bool) -> np.ndarray:
-        import faiss
-
+        faiss = import_faiss()
         if self._gpu is not None and restriction is None and not exhaustive and num <= MOST_ON_GPU:
             return self._gpu.search(queries, num)
         selector, index = None if restriction is None else restriction.selector, self.index
@@ -193,21 +201,23 @@ def open_index(export: ExportFolder) -> OpenIndex:
         return OpenIndex(lambda rows: export.vectors[rows], export.num_items)
     index = read_faiss(export)
     row_of = export.read_table("index_ids.parquet", ["row"])["row"].to_numpy()
+    return index_in_memory(export, entry["kind"], index, entry["parameters"], row_of)
+
+
+def index_in_memory(
+    export: ExportFolder, kind: str, index: Any, parameters: Mapping[str, int], row_of: np.ndarray
+) -> OpenIndex:
+    """A FAISS index together with the vectors of the export; of sq8 those of ``index_vectors.npy``, checked."""
     in_order = np.array_equal(row_of, np.arange(export.num_items))
+    vectors = stored_vectors(export, index, row_of)
     return OpenIndex(
-        stored_vectors(export, index, row_of),
-        export.num_items,
-        index,
-        entry["parameters"],
-        None if in_order else row_of,
-        spare=1.0 if entry["kind"] == "sq8" else 0.0,
+        vectors, export.num_items, index, parameters, None if in_order else row_of, 1.0 if kind == "sq8" else 0.0
     )
 
 
 def read_faiss(export: ExportFolder, *, writable: bool = False) -> Any:
     """``index.faiss``, checked; mapped into memory where it is not to be ``writable``."""
-    import faiss
-
+    faiss = import_faiss()
     entry = export.manifest["index"]
     if entry["vectors"] != vectors_digest(export):
         raise DataError(
@@ -223,27 +233,33 @@ def read_faiss(export: ExportFolder, *, writable: bool = False) -> Any:
             f"{path} holds {index.ntotal:,} vectors of {index.d} dimensions but the manifest says "
             f"{entry['positions']:,} of {export.dim}; make it again: mmrec index {export.path}"
         )
-    if isinstance(index, faiss.IndexIVF):
-        index.make_direct_map()  # vectors by position
     return index
 
 
 def stored_vectors(export: ExportFolder, index: Any, row_of: np.ndarray) -> Callable[[Any], np.ndarray]:
     """What gives the exact vectors at rows without the parts: the index itself, or the file beside inexact codes."""
-    if "index_vectors.npy" in export.files:
-        check_file(export.path, "index_vectors.npy", export.files["index_vectors.npy"], content=True)
-        return mapped_vectors(export.path / "index_vectors.npy")
+    faiss = import_faiss()
+    if "index_vectors.npy" in export.manifest["files"]:
+        path = export.path / "index_vectors.npy"
+        check_file(export.path, path.name, export.manifest["files"][path.name], content=True)
+        stored = np.load(path, mmap_mode="r")
+        return lambda rows: np.asarray(stored[rows])
+    if isinstance(index, faiss.IndexIVF):
+        index.make_direct_map()  # vectors by position
     position_of = np.empty(export.num_items, dtype=np.int64)
     position_of[row_of[row_of >= 0]] = np.flatnonzero(row_of >= 0)
     return lambda rows: index.reconstruct_batch(position_of[rows])
 
 
-def mapped_vectors(path: Path) -> Callable[[Any], np.ndarray]:
-    """Rows of a ``.npy`` file, read from it when they are asked for."""
-    stored = np.load(path, mmap_mode="r")
-    return lambda rows: np.asarray(stored[rows])
-
-
 def vectors_digest(export: ExportFolder) -> str:
     """Names the vectors of an export: changes when one of them, or their order, does."""
-    return hashlib.sha256("".join(part["sha256"] for part in export.manifest["parts"]).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(part.get("vectors", part)["sha256"] for part in export.manifest["parts"]).encode()
+    ).hexdigest()
+
+
+def import_faiss() -> Any:
+    """FAISS, which takes its time to load; without its type stubs, which lack half of it."""
+    import faiss
+
+    return faiss

@@ -1,31 +1,33 @@
-"""Items that are in no answer any more: tombstones beside the index, until the next export leaves them out.
+"""Items that are in no answer any more: tombstones beside the index, until an export leaves them out.
 
-Vectors of removed items stay where they are: who took such an item took it, and results that were evaluated stay
-reproducible. ``removed_ids.parquet`` of the export folder lists their ids; ``removed`` in the manifest counts them.
+Vectors of removed items stay where they are: who took such an item took it, and what was evaluated stays reproducible.
+``removed`` in the manifest counts them and names the file with their ids. Its name changes with its content, so that a
+change is one rename of the manifest: no search ever sees an item come back.
 
 Legend: V items of the export.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from mmrec.atomic_files import write_table
+from mmrec.atomic_files import write_json, write_table
 from mmrec.errors import ConfigError, DataError
-from mmrec.export_folder import ExportFolder
+from mmrec.export_folder import MANIFEST, ExportFolder, check_file
 
-__all__ = ["REMOVED", "change_removed", "live_items", "read_ids", "removed_ids", "write_removed"]
-
-REMOVED = "removed_ids.parquet"
+__all__ = ["carry_removed", "change_removed", "enter_removed", "live_items", "read_ids", "removed_ids"]
 
 
 def removed_ids(export: ExportFolder) -> list[str]:
     """Ids of the removed items, in the order of the export."""
-    return export.read_table(REMOVED)["item_id"].to_pylist() if REMOVED in export.files else []
+    removed = export.manifest.get("removed")
+    return export.read_table(removed["file"])["item_id"].to_pylist() if removed else []
 
 
 def live_items(export: ExportFolder) -> np.ndarray | None:
@@ -37,27 +39,51 @@ def live_items(export: ExportFolder) -> np.ndarray | None:
     return live
 
 
-def change_removed(export: ExportFolder, item_ids: Sequence[str], *, remove: bool) -> int:
-    """Add ids to the removed ones, or take them back; return how many are removed now. The caller writes the manifest.
+def change_removed(path: Path, item_ids: Sequence[str], *, remove: bool) -> int:
+    """Add ids to the removed ones of an export folder, or take them back; return how many are removed now.
 
     Raises:
         DataError: if an item is unknown, or none would be left; nothing is changed then.
     """
-    rows = export.item_rows(item_ids)
-    gone = np.zeros(export.num_items, dtype=bool)
-    gone[export.item_rows(removed_ids(export))] = True
-    gone[rows] = remove
+    export = ExportFolder.open(path)
+    changed = export.item_rows(item_ids)
+    live = live_items(export)
+    gone = np.zeros(export.num_items, dtype=bool) if live is None else ~live
+    gone[changed] = remove
     if gone.all():
-        raise DataError(f"{export.path} would be left without an item; export what is to be found instead")
-    write_removed(export, export.item_ids[gone].tolist())
+        raise DataError(f"{path} would be left without an item to find; remove fewer")
+    before = export.manifest.get("removed")
+    enter_removed(export, export.item_ids[gone].tolist())
+    write_json(path / MANIFEST, export.manifest)
+    if before is not None and before["file"] not in export.manifest["files"]:
+        (path / before["file"]).unlink(missing_ok=True)
     return int(gone.sum())
 
 
-def write_removed(export: ExportFolder, item_ids: Sequence[str]) -> None:
-    """Write the file of removed ids, and its entries of the manifest in memory."""
+def enter_removed(export: ExportFolder, item_ids: Sequence[str]) -> None:
+    """Write the file of removed ids, and enter it into the manifest in memory."""
+    before = export.manifest.pop("removed", None)
+    if before is not None:
+        export.manifest["files"].pop(before["file"], None)
+    if not item_ids:
+        return
+    name = f"removed_ids-{hashlib.sha256(chr(10).join(item_ids).encode()).hexdigest()[:12]}.parquet"
     table = pa.table({"item_id": pa.array(item_ids, pa.string())})
-    export.manifest["files"][REMOVED] = write_table(export.path / REMOVED, table)
-    export.manifest["removed"] = len(item_ids)
+    export.manifest["files"][name] = write_table(export.path / name, table)
+    export.manifest["removed"] = {"items": len(item_ids), "file": name}
+
+
+def carry_removed(export: ExportFolder, before: dict[str, Any]) -> None:
+    """What an earlier manifest of the same folder says of removed items, entered into the new one in memory.
+
+    Raises:
+        DataError: if the file is missing or damaged.
+    """
+    if (removed := before.get("removed")) is not None:
+        entry = before["files"][removed["file"]]
+        check_file(export.path, removed["file"], entry, content=True)
+        export.manifest["files"][removed["file"]] = entry
+        export.manifest["removed"] = removed
 
 
 def read_ids(path: Path) -> list[str]:

@@ -31,11 +31,6 @@ class UploadedQuery:
     items: tuple[str, ...] = ()
     k: int = 10
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """Raw values by modality."""
-        return ({} if self.text is None else {"text": self.text}) | dict(self.media)
-
 
 _FORM = {
     "text": {"type": "string", "examples": ["a red lamp"]},

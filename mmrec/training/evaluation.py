@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +18,13 @@ from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Split, make_split
 from mmrec.errors import DataError
 from mmrec.evaluator import Part, queries_of
+from mmrec.explanation import explain_items
 from mmrec.export_folder import ExportFolder
 from mmrec.inference import encode_catalog, encode_histories, use_feature_caches
 from mmrec.item_inputs import CatalogInputs
 from mmrec.matryoshka import check_width, narrow
 from mmrec.model import Recommender, load_model, load_user_encoder, model_hash
+from mmrec.test_reads import claim_test_read
 from mmrec.training.checkpoint import check_dataset, find_checkpoint
 from mmrec.user_encoders import UserEncoder
 
@@ -40,6 +43,8 @@ class Vectors:
         query_time: whether the model was told when each item was taken.
         user_encoder: made ``users`` from ``items``.
         refit_of: of a refit, the run whose steps were chosen on validation.
+        shares: by modality, its share of the weights that fusion gives for the items asked for, (n,) each; None for an
+            export, whose vectors are made already.
     """
 
     dataset: Dataset
@@ -51,6 +56,7 @@ class Vectors:
     query_time: Literal["unknown", "known"]
     user_encoder: UserEncoder
     refit_of: Path | None
+    shares: Callable[[np.ndarray], dict[str, np.ndarray]] | None
 
     def blend(self) -> Blend:
         """The model's scores with those of a counting baseline, chosen on the validation queries.
@@ -68,8 +74,13 @@ class Vectors:
         return fit_blend(self.split, users, self.items)
 
 
-def open_checkpoint(checkpoint: Path, data: Path) -> tuple[Path, Dataset, Recommender, CatalogInputs]:
+def open_checkpoint(
+    checkpoint: Path, data: Path, *, cache_bytes: int = 4 << 30
+) -> tuple[Path, Dataset, Recommender, CatalogInputs]:
     """The checkpoint folder, the dataset, the model in evaluation mode, and the dataset's items as it reads them.
+
+    Args:
+        cache_bytes: samples of media kept in memory at most.
 
     Raises: CheckpointError if there is no checkpoint, or if it was trained on other data.
     """
@@ -77,7 +88,7 @@ def open_checkpoint(checkpoint: Path, data: Path) -> tuple[Path, Dataset, Recomm
     dataset = Dataset.open(data)
     check_dataset(folder, dataset)
     model = load_model(folder)
-    return folder, dataset, model, CatalogInputs(dataset, model.inputs)
+    return folder, dataset, model, CatalogInputs(dataset, model.inputs, cache_bytes=cache_bytes)
 
 
 def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part, *, dim: int | None = None) -> Vectors:
@@ -96,7 +107,13 @@ def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part, *, dim: int 
     check_width(width, model.config.matryoshka, model.config.item_encoder.dim)
     items = narrow(encode_catalog(model, catalog, np.arange(dataset.num_items)), width)
     seconds = {"encode_items_s": time.perf_counter() - started}
-    return _with_users(folder, dataset, items, model.user_encoder, part, seconds)
+    found = _with_users(folder, dataset, items, model.user_encoder, part, seconds)
+
+    def shares(item_idx: np.ndarray) -> dict[str, np.ndarray]:
+        explained = explain_items(model, catalog, item_idx)
+        return dict(zip(explained.modalities, explained.share.T, strict=True))
+
+    return replace(found, shares=shares)
 
 
 def vectors_of_export(export: Path, data: Path, part: Part, *, users_of: Path | None = None) -> Vectors:
@@ -109,11 +126,11 @@ def vectors_of_export(export: Path, data: Path, part: Part, *, users_of: Path | 
     """
     opened = ExportFolder.open(export, verify=True)
     dataset = Dataset.open(data)
-    check_dataset(export / "model", dataset)
+    check_dataset(opened.path / "model", dataset)
     if opened.num_items != dataset.num_items:
         raise DataError(f"{export} has {opened.num_items:,} items, {data} has {dataset.num_items:,}; export again")
     items = torch.from_numpy(opened.vectors_of(dataset.item_ids))
-    folder = export / "model"
+    folder = opened.path / "model"
     if users_of is not None:
         folder = find_checkpoint(users_of)
         check_dataset(folder, dataset)
@@ -143,16 +160,16 @@ def _with_users(
     started = time.perf_counter()
     queries = queries_of(split, part)
     users = encode_histories(user_encoder, items, queries.history, query_times=queries.times)
-    state = folder / "training_state" / "state.json"
-    training = {"training_s": json.loads(state.read_text())["seconds"]} if state.is_file() else {}
+    if part == "test":  # an export, and a refit, are of the run that made them
+        for run in filter(None, (str(folder), config["out"], config["refit_of"])):
+            claim_test_read(Path(run))
     cost: dict[str, Any] = {
-        **training,
+        **_training_cost(folder),
         **seconds,
         "encode_users_s": time.perf_counter() - started,
-        "device": torch.cuda.get_device_name() if items.is_cuda else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if items.is_cuda else "CPU",
+        "threads": torch.get_num_threads(),
     }
-    if items.is_cuda:
-        cost["peak_device_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
     model = {"name": config["name"], "folder": folder.parent.name, "hash": model_hash(folder), "seed": config["seed"]}
     query_time = "known" if user_encoder.query_time else "unknown"
     return Vectors(
@@ -165,4 +182,14 @@ def _with_users(
         query_time=query_time,
         user_encoder=user_encoder,
         refit_of=Path(config["refit_of"]) if config["refit_of"] else None,
+        shares=None,
     )
+
+
+def _training_cost(folder: Path) -> dict[str, Any]:
+    """What the run cost, to its end: its ledger, or, of a checkpoint without a run around it, the seconds up to it."""
+    ledger, state = folder.parent / "cost.json", folder / "training_state" / "state.json"
+    if ledger.is_file():
+        spent = json.loads(ledger.read_text())
+        return {"training_s": spent["seconds"], "training": spent}
+    return {"training_s": json.loads(state.read_text())["seconds"]} if state.is_file() else {}
