@@ -9,6 +9,7 @@ Legend: Q histories, U users, V items of the catalogue, F factors, n events of a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,16 +47,18 @@ class ImplicitALS:
         takers = taken.T.tocsr()
         generator = torch.Generator().manual_seed(seed)
         items = torch.randn(num_items, factors, generator=generator) * (0.1 / factors**0.5)
-        for _ in range(_ITERATIONS):
-            users = _solve(taken.indptr, taken.indices, items, unobserved, regularisation)
-            items = _solve(takers.indptr, takers.indices, users, unobserved, regularisation)
+        with _one_thread():
+            for _ in range(_ITERATIONS):
+                users = _solve(taken.indptr, taken.indices, items, unobserved, regularisation)
+                items = _solve(takers.indptr, takers.indices, users, unobserved, regularisation)
         return cls(items.numpy(), unobserved, regularisation)
 
     def score(self, history: Sequences) -> np.ndarray:
         """Scores of all items for each history, float32. (Q, V)"""
         taken = history_matrix(history, len(self.items))
         items = torch.from_numpy(self.items)
-        users = _solve(taken.indptr, taken.indices, items, self.unobserved, self.regularisation)
+        with _one_thread():
+            users = _solve(taken.indptr, taken.indices, items, self.unobserved, self.regularisation)
         return (users @ items.T).numpy()
 
 
@@ -89,6 +92,17 @@ def _solve(
             solution = torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
         solved[torch.from_numpy(rows)] = solution[..., 0]
     return solved @ basis.float().T
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Thousands of small matrices: threads would wait for each other for longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _blocks(lengths: np.ndarray, factors: int) -> Iterator[np.ndarray]:
