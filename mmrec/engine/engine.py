@@ -37,13 +37,13 @@ class Engine:
 
     @classmethod
     def open(cls, path: Path | str) -> Engine:
-        """Open an export folder, or a checkpoint or run folder.
+        """Open an export folder or its URL, or a checkpoint or run folder.
 
         Raises: DataError if the folder is neither, unfinished or damaged; CheckpointError if its checkpoint is.
         """
-        path = Path(path)
-        if (path / "manifest.json").exists() or not _has_checkpoint(path):
-            return cls(Encoders(path / "model", ExportFolder.open(path)))
+        if not _is_checkpoint(path):
+            export = ExportFolder.open(path)
+            return cls(Encoders(export.path / "model", export))
         from mmrec.training.checkpoint import find_checkpoint
 
         return cls(Encoders(find_checkpoint(path), None))
@@ -169,8 +169,11 @@ class Engine:
         return self.encoders.blend.bonus(self.export.item_rows(history.items))
 
 
-def _has_checkpoint(path: Path) -> bool:
-    return any((path / name / "model.safetensors").is_file() for name in (".", "best", "latest"))
+def _is_checkpoint(path: Path | str) -> bool:
+    """Or a run; of URLs, only those of exports are known."""
+    path = Path(path)
+    weights = (path / name / "model.safetensors" for name in (".", "best", "latest"))
+    return not (path / "manifest.json").exists() and any(one.is_file() for one in weights)
 
 
 def _named(history: History | None) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ class ExportFolder:
     def __init__(self, path: Path, manifest: dict[str, Any], remote: RemoteFolder | None = None):
         self.path = path
         self.manifest = manifest
+        self._names_of: dict[int, tuple[str, ...]] = {}
         self.remote = remote
         self.searcher: Any = None  # kept by mmrec.index once a search has opened it
 
@@ -101,7 +102,7 @@ class ExportFolder:
         """The number format of the stored vectors; ``vectors`` are decoded from it."""
         return encoding_of(self.manifest["dtype"])
 
-    @functools.cached_property
+    @property
     def files(self) -> dict[str, dict[str, Any]]:
         """Size and sha256 of every file but the manifest, by its path in the folder."""
         return files_of(self.manifest)
@@ -114,22 +115,25 @@ class ExportFolder:
     @functools.cached_property
     def id_column(self) -> pa.Array:
         """``item_ids`` in Arrow: one search needs a few of them, and making Python strings of all takes its time."""
-        return self._text_column("items.parquet", "item_id")
+        return self._shown["item_id"].combine_chunks()
 
     @functools.cached_property
     def title_column(self) -> pa.Array:
         """Something to show for each item, in Arrow. (V,)"""
-        return self._text_column("items.parquet", "title")
+        return self._shown["title"].combine_chunks()
 
     @functools.cached_property
     def bitmasks(self) -> np.ndarray:
         """Bit m is set where modality m went into the item's vector. int32 (V,)"""
-        return self.read_table("items.parquet", ["modalities"])["modalities"].to_numpy()
+        return self._shown["modalities"].to_numpy()
 
     def modalities_of(self, row: int) -> tuple[str, ...]:
         """Names of the modalities that went into the vector at ``row``."""
         bits = int(self.bitmasks[row])
-        return tuple(name for bit, name in enumerate(self.manifest["modalities"]) if bits >> bit & 1)
+        if bits not in self._names_of:
+            names = self.manifest["modalities"]
+            self._names_of[bits] = tuple(name for bit, name in enumerate(names) if bits >> bit & 1)
+        return self._names_of[bits]
 
     @functools.cached_property
     def attributes(self) -> pa.Table:
@@ -271,13 +275,16 @@ class ExportFolder:
         check_file(self.path, name, self.files[name], content=True)
         return self.path / name
 
-    def _text_column(self, name: str, column: str) -> pa.Array:
-        texts = self.read_table(name, [column])[column].combine_chunks()
-        if len(texts) != self.num_items:
+    @functools.cached_property
+    def _shown(self) -> pa.Table:
+        """What an answer shows of an item."""
+        table = self.read_table("items.parquet", ["item_id", "title", "modalities"])
+        if table.num_rows != self.num_items:
             raise DataError(
-                f"{self.path / name} has {len(texts):,} rows but the export has {self.num_items:,} items; export again"
+                f"{self.path / 'items.parquet'} has {table.num_rows:,} rows but the export has {self.num_items:,} "
+                "items; export again"
             )
-        return texts
+        return table
 
 
 def _open_url(url: str, *, verify: bool) -> ExportFolder:

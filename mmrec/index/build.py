@@ -71,7 +71,7 @@ def choose(num_items: int, dim: int, config: IndexConfig) -> Plan:
     Raises:
         ConfigError: if the kind does not fit into the memory, or auto finds none that does.
     """
-    lists = min(2 ** round(np.log2(4 * np.sqrt(num_items))), max(num_items // _SAMPLE_PER_LIST, 1))
+    lists = min(2 ** round(np.log2(2 * np.sqrt(num_items))), max(num_items // _SAMPLE_PER_LIST, 1))
     small = num_items * dim <= EXACT_VALUES
     in_lists = 16  # bytes of an item's number, and of its place for reading its vector
     links = 2 * 4 * _HNSW_LINKS + 4 * _HNSW_LINKS // 8  # on the lowest level, and about an eighth above
@@ -238,6 +238,7 @@ def _fill(export: ExportFolder, plan: Plan, seed: int) -> tuple[Any, dict[str, i
     elif plan.nlist:
         index = faiss.index_factory(dim, f"IVF{plan.nlist},{'SQ8' if plan.kind == 'sq8' else 'Flat'}", metric)
         index.cp.seed = seed + 1
+        index.cp.min_points_per_centroid = 1  # no warning on standard error for an export that is small
         parameters = {"nlist": plan.nlist, "nprobe": 1}
     elif plan.kind == "sq8":
         index, parameters = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_8bit, metric), {}

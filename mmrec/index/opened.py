@@ -127,8 +127,9 @@ class OpenIndex:
             part = slice(start, start + step)
             score = self.scores(queries[part], found[part])
             best = np.lexsort((found[part], -score), axis=-1)[:, :k]
-            rows[part, : best.shape[1]] = np.take_along_axis(found[part], best, axis=1)
-            scores[part, : best.shape[1]] = np.take_along_axis(score, best, axis=1)
+            lines = np.arange(len(best))[:, None]
+            rows[part, : best.shape[1]] = found[part][lines, best]
+            scores[part, : best.shape[1]] = score[lines, best]
         rows[np.isneginf(scores)] = -1
         return rows, scores
 
@@ -138,7 +139,7 @@ class OpenIndex:
 
     def scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Inner products with the items at ``rows`` (Q, C), float64; -inf where a row is -1."""
-        vectors = self.vectors(np.maximum(rows, 0).ravel()).reshape(*rows.shape, -1)  # (Q, C, D)
+        vectors = self.vectors(np.maximum(rows, 0).ravel()).reshape(*rows.shape, queries.shape[1])  # (Q, C, D)
         products = np.einsum("qcd,qd->qc", vectors.astype(np.float64), queries.astype(np.float64))
         return np.where(rows < 0, -np.inf, products)
 
@@ -162,14 +163,14 @@ class OpenIndex:
 
     def _by_product(self, queries: np.ndarray, num: int, restriction: Restriction | None) -> np.ndarray:
         everything = self.vectors(slice(None))  # (V, D)
-        found = []
-        for query in queries:
+        found = np.empty((len(queries), num), dtype=np.int64)
+        for place, query in enumerate(queries):
             scores = everything @ query
             if restriction is not None:
                 scores[~restriction.mask] = -np.inf
             best = np.argpartition(scores, -num)[-num:] if num < self.num_items else np.arange(num)
-            found.append(np.where(np.isneginf(scores[best]), -1, best))
-        return np.stack(found)
+            found[place] = np.where(np.isneginf(scores[best]), -1, best)
+        return found
 
     def _by_index(self, queries: np.ndarray, num: int, restriction: Restriction | None, exhaustive: bool) -> np.ndarray:
         faiss = import_faiss()
