@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,19 @@ from mmrec.data.feature_cache import FeatureCache
 from mmrec.errors import ConfigError, MediaError
 from mmrec.modality_encoders import ItemIdPreprocessing, Preprocessing
 
-__all__ = ["CatalogInputs", "ItemInputs", "Prepare", "parts_of"]
-
-Prepare = Callable[[Preprocessing, Any], Any]
-"""Makes a sample of a raw value, as the preprocessing does."""
+__all__ = ["CatalogInputs", "ItemInputs", "Sample", "parts_of"]
 
 # Of collated inputs that are read at once where nothing is learnt from them.
 CHUNK_BYTES = 32 << 20
 # Media whose inputs tell how large those of a modality are.
 MEASURED = 4
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a model's preprocessing has made of a raw value elsewhere, such as in a process that may crash."""
+
+    value: Any
 
 
 class ItemInputs:
@@ -40,12 +44,12 @@ class ItemInputs:
         self.preprocessings = dict(preprocessings)
         self.modalities = tuple(preprocessings)
 
-    def from_records(self, records: Sequence[Mapping[str, Any]], prepare: Prepare | None = None) -> ItemBatch:
+    def from_records(self, records: Sequence[Mapping[str, Any]]) -> ItemBatch:
         """A batch from raw records of items outside any dataset, with ``item_idx`` -1.
 
         Args:
             records: per item, raw values by modality; a missing key, or None, is a missing modality.
-            prepare: calls the preprocessings; None: here and now.
+                A :class:`Sample` is taken as it is.
 
         Raises: MediaError if a given medium cannot be used; ConfigError if the model does not know a modality.
         """
@@ -55,14 +59,14 @@ class ItemInputs:
                     known = ", ".join(self.modalities)
                     raise ConfigError(f"this model does not encode {name!r}; it encodes {known}")
         present = np.array([[record.get(name) is not None for name in self.modalities] for record in records])
-        prepare = prepare or (lambda preprocessing, raw: preprocessing(raw))
         samples = {
-            name: [
-                prepare(self.preprocessings[name], record[name]) for record in records if record.get(name) is not None
-            ]
+            name: [self._sample(name, record[name]) for record in records if record.get(name) is not None]
             for name in self.modalities
         }
         return self.batch(np.full(len(records), -1), present, samples)
+
+    def _sample(self, name: str, value: Any) -> Any:
+        return value.value if isinstance(value, Sample) else self.preprocessings[name](value)
 
     def batch(self, item_idx: np.ndarray, present: np.ndarray, samples: Mapping[str, Any]) -> ItemBatch:
         """Collate. ``samples`` holds, per modality, the samples of its present items in the order of rows.

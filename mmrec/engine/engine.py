@@ -22,10 +22,7 @@ from mmrec.export_folder import ExportFolder
 from mmrec.index import Hit, Where, search_by_vector, search_by_vectors
 from mmrec.reranking import Reranking
 
-__all__ = ["RAW_MODALITIES", "Engine"]
-
-# What a new item can come with: a text, and files.
-RAW_MODALITIES = frozenset({"text", "image", "audio", "video"})
+__all__ = ["Engine"]
 
 
 class Engine:
@@ -55,18 +52,6 @@ class Engine:
     def export(self) -> ExportFolder:
         """Raises: ConfigError if a checkpoint was opened, which has no vectors of items."""
         return self.encoders.export
-
-    def load(self) -> None:
-        """Read now whatever an answer may need: afterwards none reads a file, and the folder may change.
-
-        From then on one model of all modalities encodes new items.
-        """
-        export = self.export
-        first = str(export.id_column[0])
-        export.item_rows([first] * 100)  # of many, ids are looked up in a table of all
-        assert len(export.title_column) == len(export.bitmasks) == len(export.attributes) == export.num_items
-        self.recommend(History(items=(first,), times=(0,), at=0), k=1)
-        self.encoders.item_model(RAW_MODALITIES & set(self.modalities))
 
     @property
     def modalities(self) -> tuple[str, ...]:

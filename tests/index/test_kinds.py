@@ -56,8 +56,8 @@ def test_asking_for_more_than_there_is_gives_all_in_order(catalog, built, kind):
     query = catalog.queries(1)[0]
     hits = search_by_vector(built(kind), query, 10_000)
     assert [hit.item_id for hit in hits] == catalog.exact(query, 10_000)
-    assert [hit.rank for hit in hits] == [*range(1, 6001)]
-    assert len(search_by_item(built(kind), str(catalog.item_ids[0]), 10_000)) == 5999
+    assert [hit.rank for hit in hits] == [*range(1, 4001)]
+    assert len(search_by_item(built(kind), str(catalog.item_ids[0]), 10_000)) == 3999
 
 
 @pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw", "sq8"])
@@ -120,7 +120,7 @@ def test_the_kind_follows_from_size_recall_and_memory():
 @pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw", "sq8"])
 def test_what_a_plan_says_of_memory_is_about_what_the_index_takes(built, kind):
     entry = built(kind).manifest["index"]
-    planned = choose(6000, 16, IndexConfig(kind=kind)).memory_bytes
+    planned = choose(4000, 16, IndexConfig(kind=kind)).memory_bytes
     assert 0.8 * planned < entry["memory_bytes"] < 1.2 * planned
 
 
@@ -183,7 +183,7 @@ def test_a_damaged_index_file_is_named(copy_of, kind):
 
 
 def test_the_index_of_another_export_is_refused(copy_of, tmp_path):
-    other = write_export(tmp_path / "other", clustered_vectors(6000, 16, seed=1))
+    other = write_export(tmp_path / "other", clustered_vectors(4000, 16, seed=1))
     rebuild(other, IndexConfig())
     path = copy_of("exact")
     foreign, own = (json.loads((folder / "manifest.json").read_text()) for folder in (other, path))
@@ -216,14 +216,14 @@ def test_an_index_is_built_from_the_command_line(copy_of, capsys):
     path = str(copy_of("none"))
     assert main(["index", path, "--kind", "ivf", "--recall", "0.9"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"indexed: {path}  (ivf, nlist 128, nprobe ")
+    assert out.startswith(f"indexed: {path}  (ivf, nlist 100, nprobe ")
     assert "(asked for 0.9, 500 queries)" in out
     assert main(["index", path]) == 0
-    assert capsys.readouterr().out == f"indexed: {path}  (exact; 0.4 MB; all of the exact answer)\n"
+    assert capsys.readouterr().out == f"indexed: {path}  (exact; 0.3 MB; all of the exact answer)\n"
     assert main(["index", path, "--recall", "1.5"]) == 2
     assert capsys.readouterr().err == "mmrec index: recall is 1.5; it must be above 0 and at most 1\n"
     assert main(["index", path, "--memory-gb", "0.00001"]) == 2
-    assert "needs 9.6e-05 GB and takes least" in capsys.readouterr().err
+    assert "needs 6.4e-05 GB and takes least" in capsys.readouterr().err
 
 
 def test_settings_are_kept_with_the_index(built):
