@@ -123,7 +123,8 @@ def test_results_of_another_model_are_refused(engine_run, results, tmp_path):
 def test_unfinished_and_damaged_folders_are_not_pushed(engine_run, engine_export, tmp_path):
     unfinished = tmp_path / "unfinished"
     shutil.copytree(engine_export, unfinished)
-    (unfinished / "manifest.json").rename(unfinished / "manifest.partial.json")
+    (unfinished / "manifest.json").unlink()
+    (unfinished / "unfinished").mkdir()
     damaged = tmp_path / "damaged"
     shutil.copytree(engine_export, damaged)
     part = next((damaged / "embeddings").iterdir())
