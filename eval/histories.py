@@ -20,6 +20,8 @@ from mmrec.training.evaluation import Vectors
 
 __all__ = ["at_least", "keep_last", "per_query", "plot_lines"]
 
+_BESIDE = 0.07
+
 
 def at_least(queries: Queries, length: int) -> Queries:
     """The queries whose history has so many events.
@@ -48,15 +50,16 @@ def per_query(given: Vectors, queries: Queries, known: Sequences) -> dict[str, n
 def plot_lines(
     rows: pl.DataFrame, x: str, line: str | None, label: str, path: Path, ticks: Sequence[str] | None = None
 ) -> None:
-    """NDCG@10 with intervals over ``x``, a line for each value of ``line``; without it points, for ``x`` is no scale."""
+    """NDCG@10 with intervals over ``x``, a line for each value of ``line``; without it points: ``x`` is no scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.2, 3.2), layout="constrained")
     axes = figure.subplots()
     names = ticks or [str(value) for value in rows[x].unique(maintain_order=True)]
-    parts = rows.group_by(line, maintain_order=True) if line else [(("",), rows)]
-    for name, part in parts:
-        places = [names.index(str(value)) for value in part[x]]
+    parts = list(rows.group_by(line, maintain_order=True)) if line else [(("",), rows)]
+    for number, (name, part) in enumerate(parts):
+        beside = _BESIDE * (number - (len(parts) - 1) / 2)  # intervals of one place do not lie over each other
+        places = [names.index(str(value)) + beside for value in part[x]]
         values = part[METRIC].to_numpy()
         errors = np.stack([values - part["low"].to_numpy(), part["high"].to_numpy() - values]).clip(min=0)
         style: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 3, "label": str(name[0])}

@@ -37,8 +37,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-import mmrec
 from mmrec.engine import Engine, History, Query
+from mmrec.serving.live import LiveExport
 
 K = 10
 SHARES = {"recommend": 0.5, "similar": 0.25, "search text": 0.1, "items": 0.1, "search image": 0.05}
@@ -67,8 +67,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32, help="connections that ask at once")
     parser.add_argument("--alone", type=int, default=1_000, help="questions asked one after the other")
     arguments = parser.parse_args()
-    engine = mmrec.load(arguments.export)
-    engine.load()
+    engine = LiveExport(arguments.export).current.engine
     questions = [
         _question(engine, kind, np.random.default_rng([0, n])) for n, kind in enumerate(_kinds(arguments.requests))
     ]

@@ -11,8 +11,8 @@ search by item reads neither torch nor the model.
 """
 
 from mmrec.engine.audience import Audience
-from mmrec.engine.engine import RAW_MODALITIES, Engine
+from mmrec.engine.engine import Engine
 from mmrec.engine.questions import History, Query
 from mmrec.engine.reasons import Reason
 
-__all__ = ["RAW_MODALITIES", "Audience", "Engine", "History", "Query", "Reason"]
+__all__ = ["Audience", "Engine", "History", "Query", "Reason"]

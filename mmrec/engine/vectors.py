@@ -22,8 +22,6 @@ from mmrec.index import vectors_at
 
 if TYPE_CHECKING:
     from mmrec.blend import Blend
-    from mmrec.item_inputs import Prepare
-    from mmrec.modality_encoders import Preprocessing
     from mmrec.model import Recommender
     from mmrec.user_encoders import UserEncoder
 
@@ -39,16 +37,13 @@ class Encoders:
     Args:
         folder: the inference part of a checkpoint.
         export: vectors of the items that histories and queries name; None: there are none.
-        prepare: makes an encoder's input of a medium, given the preprocessing and the bytes; a server lets another
-            process do it. None: here.
     """
 
-    def __init__(self, folder: Path, export: ExportFolder | None, prepare: Prepare | None = None) -> None:
+    def __init__(self, folder: Path, export: ExportFolder | None) -> None:
         self.folder = folder
         self._export = export
-        self._prepare = prepare
         self._loading = threading.RLock()
-        self._reading_text = threading.Lock()  # tokenizers change their settings while they read
+        self._encoding = threading.Lock()  # tokenizers change their settings while they read
         self._model: tuple[frozenset[str], Recommender] | None = None
 
     @property
@@ -87,15 +82,9 @@ class Encoders:
         if empty := [n for n, record in enumerate(read) if not record]:
             raise ConfigError(f"record {empty[0] + 1} of {len(read)} is empty; give a text or media of each new item")
         model = self.item_model({name for record in read for name in record})
-        with torch.inference_mode():
-            vectors = model.encode_items(model.inputs.from_records(read, self._prepared))
+        with self._encoding, torch.inference_mode():
+            vectors = model.encode_items(model.inputs.from_records(read))
             return (vectors if self._export is None else narrow(vectors, self._export.dim)).numpy()
-
-    def _prepared(self, preprocessing: Preprocessing, raw: Any) -> Any:
-        if isinstance(raw, str):
-            with self._reading_text:
-                return preprocessing(raw)
-        return preprocessing(raw) if self._prepare is None else self._prepare(preprocessing, raw)
 
     def users(self, histories: Sequence[History]) -> np.ndarray:
         """Unit vectors of users after their last event, all in one packed pass; float32 (U, D)."""

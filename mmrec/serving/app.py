@@ -47,7 +47,7 @@ def build_app(export: Path, settings: ServeSettings | None = None, pages: Sequen
     )
     app.state.settings = settings
     app.state.decoder = UploadDecoder(settings.timeout_s, settings.num_decoders)
-    app.state.live = LiveExport(export, app.state.decoder)
+    app.state.live = LiveExport(export)
     app.state.metrics = ServerMetrics(app.state.live)
     handle_refusals(app)
     app.include_router(router)

@@ -10,20 +10,21 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mmrec.engine import Engine
+from mmrec.engine import Engine, History
 from mmrec.engine.vectors import Encoders
 from mmrec.errors import DataError, MMRecError
 from mmrec.export_folder import MANIFEST, ExportFolder
+from mmrec.modality_encoders import Preprocessing
 
-if TYPE_CHECKING:
-    from mmrec.item_inputs import Prepare
+__all__ = ["RAW_MODALITIES", "LiveExport", "OpenExport"]
 
-__all__ = ["LiveExport", "OpenExport"]
+# What a new item can come with.
+RAW_MODALITIES = ("text", "image", "audio", "video")
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +36,13 @@ class OpenExport:
     Attributes:
         identity: 16 hexadecimal digits that change with any file of the export.
         item_ids: all of them.
+        preprocessings: what the model makes of raw values, by modality.
     """
 
     engine: Engine
     identity: str
     item_ids: frozenset[str]
+    preprocessings: Mapping[str, Preprocessing]
 
 
 class LiveExport:
@@ -47,7 +50,6 @@ class LiveExport:
 
     Args:
         path: folder made by `mmrec export`, or a link to one.
-        prepare: decodes uploads; see :class:`mmrec.engine.vectors.Encoders`.
 
     Attributes:
         current: what answers now.
@@ -57,12 +59,11 @@ class LiveExport:
     Raises: DataError if the first export cannot be used.
     """
 
-    def __init__(self, path: Path, prepare: Prepare | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._prepare = prepare
         self._lock = threading.Lock()
         self._seen: object = _state(path)
-        self.current = _open(path, prepare)
+        self.current = _open(path)
         self.error: str | None = None
         self.num_reloads = 0
 
@@ -71,7 +72,7 @@ class LiveExport:
         with self._lock:
             self._seen = _state(self._path)
             try:
-                new = _open(self._path, self._prepare)
+                new = _open(self._path)
             except Exception as error:  # whatever a damaged file does to its reader, the old export goes on
                 self._keep_old(error)
                 return False
@@ -107,18 +108,38 @@ def _state(path: Path) -> tuple[object, ...]:
     return folder, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _open(path: Path, prepare: Prepare | None) -> OpenExport:
+def _open(path: Path) -> OpenExport:
     folder = Path(os.path.realpath(path))  # files are read from where the link points now, wherever it points later
     before = _stamps(folder)
     ExportFolder.open(folder)  # sizes first: of a folder that is still being filled, no file need be read
     export = ExportFolder.open(folder, verify=True)
-    engine = Engine(Encoders(folder / "model", export, prepare))
-    engine.load()
+    engine = Engine(Encoders(folder / "model", export))
+    preprocessings = _load(engine)
     manifest = (folder / MANIFEST).read_bytes()
     if _stamps(folder) != before:
         raise DataError(f"{folder} changed while it was read; it is read again")
     item_ids = frozenset(export.id_column.to_pylist())
-    return OpenExport(engine=engine, identity=sha256(manifest).hexdigest()[:16], item_ids=item_ids)
+    return OpenExport(
+        engine=engine,
+        identity=sha256(manifest).hexdigest()[:16],
+        item_ids=item_ids,
+        preprocessings=preprocessings,
+    )
+
+
+def _load(engine: Engine) -> dict[str, Preprocessing]:
+    """Have everything read that an answer may need: from then on none reads a file, and the folder may change.
+
+    Returns: the preprocessings of the media that a new item may come with.
+    """
+    export = engine.export
+    first = export.id_column[0].as_py()
+    export.item_rows([first] * 100)  # many ids: looked up in a table from now on
+    assert len(export.title_column) == len(export.bitmasks) == len(export.attributes) == export.num_items
+    engine.recommend(History(items=[first], times=[0], at=0), k=1)
+    raw = [name for name in RAW_MODALITIES if name in engine.modalities]
+    known = engine.encoders.item_model(raw).inputs.preprocessings if raw else {}
+    return {name: known[name] for name in raw}
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int, int]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 
 from mmrec.engine import History, Query
+from mmrec.item_inputs import Sample
 from mmrec.serving.refusals import RefusedError
 from mmrec.serving.schemas import (
     EmbedRequest,
@@ -31,6 +32,7 @@ from mmrec.serving.uploads import UploadedQuery, body_of, form_or_json
 if TYPE_CHECKING:
     from mmrec.engine.engine import Where
     from mmrec.index import Hit
+    from mmrec.serving.decoding import UploadDecoder
     from mmrec.serving.live import LiveExport, OpenExport
     from mmrec.serving.settings import ServeSettings
 
@@ -75,7 +77,8 @@ async def search(request: Request) -> Response:
     settings: ServeSettings = request.app.state.settings
     body = await body_of(request, SearchRequest)
     if isinstance(body, UploadedQuery):
-        return await answer(request, _search_uploaded, body, settings, has_media=bool(body.media))
+        decoder = request.app.state.decoder
+        return await answer(request, _search_uploaded, body, settings, decoder, has_media=bool(body.media))
     _check_batch("queries", body.queries, settings)
     return await answer(request, _search, body, settings)
 
@@ -85,7 +88,7 @@ async def embed(request: Request) -> Response:
     """Unit vectors of new items: of texts (JSON), or of one item with text and files (a form)."""
     body = await body_of(request, EmbedRequest)
     if isinstance(body, UploadedQuery):
-        return await answer(request, _embed, [body.record], has_media=bool(body.media))
+        return await answer(request, _embed_uploaded, body, request.app.state.decoder, has_media=bool(body.media))
     _check_batch("records", body.records, request.app.state.settings)
     return await answer(request, _embed, [{"text": record.text} for record in body.records])
 
@@ -178,10 +181,13 @@ def _search(export: OpenExport, body: SearchRequest, settings: ServeSettings) ->
     return _found(export, queries, body.k, body.where)
 
 
-def _search_uploaded(export: OpenExport, body: UploadedQuery, settings: ServeSettings) -> dict[str, Any]:
+def _search_uploaded(
+    export: OpenExport, body: UploadedQuery, settings: ServeSettings, decoder: UploadDecoder
+) -> dict[str, Any]:
     _check_k(body.k, settings)
     _check_known(export, body.items)
-    return _found(export, [Query(items=body.items, record=body.record)], body.k, None)
+    query = Query(items=body.items, record=_record(export, body, decoder))
+    return _found(export, [query], body.k, None)
 
 
 def _found(export: OpenExport, queries: Sequence[Query], k: int, where: Where | None) -> dict[str, Any]:
@@ -190,6 +196,20 @@ def _found(export: OpenExport, queries: Sequence[Query], k: int, where: Where | 
 
 def _embed(export: OpenExport, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"vectors": export.engine.encode_items(records).tolist()}
+
+
+def _embed_uploaded(export: OpenExport, body: UploadedQuery, decoder: UploadDecoder) -> dict[str, Any]:
+    return _embed(export, [_record(export, body, decoder)])
+
+
+def _record(export: OpenExport, body: UploadedQuery, decoder: UploadDecoder) -> dict[str, Any]:
+    """The new item, its files decoded by ``decoder``."""
+    record: dict[str, Any] = {} if body.text is None else {"text": body.text}
+    for name in [*record, *body.media]:
+        if name not in export.preprocessings:
+            known = ", ".join(export.preprocessings) or "nothing"
+            raise RefusedError(400, f"this model does not encode {name!r} of new items; it encodes {known}")
+    return record | {name: Sample(decoder(export.preprocessings[name], data)) for name, data in body.media.items()}
 
 
 def _item(export: OpenExport, item_id: str) -> dict[str, Any]:

@@ -31,15 +31,10 @@ class UploadedQuery:
     items: tuple[str, ...] = ()
     k: int = 10
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """Raw values by modality."""
-        return ({} if self.text is None else {"text": self.text}) | dict(self.media)
-
 
 _FORM = {
-    "text": {"type": "string"},
-    "image": {"type": "string", "format": "binary"},
+    "text": {"type": "string", "examples": ["a red lamp"]},
+    "image": {"type": "string", "format": "binary", "examples": ["@lamp.jpg"]},
     "audio": {"type": "string", "format": "binary"},
     "video": {"type": "string", "format": "binary"},
     "item": {"type": "array", "items": {"type": "string"}, "description": "Ids of items; /search alone."},

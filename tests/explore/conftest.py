@@ -108,7 +108,7 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
     def open_at(address: str, hash_: str = "", **options: Any) -> Any:
         context = chromium.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)  # a shared machine may be slow; what is there is found at once
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: requested.append(request.url))
         pages.append(page)

@@ -153,11 +153,11 @@ def test_media_play_and_can_be_sought(address, open_page, modality, item, second
     page.on("response", lambda one: ranges.append(one.status) if "/media/" in one.url else None)
     name = {"video": "clip", "audio": "sound"}[modality]
     card(page, item).locator(f'.play[aria-label^="Play the {name}"]').click()
-    page.wait_for_function(f"document.querySelector('.card {modality}')?.readyState >= 1")
+    page.wait_for_function(f"() => document.querySelector('.card {modality}')?.readyState >= 1")
     player = page.locator(f".card {modality}")
     assert player.evaluate("one => one.duration") == pytest.approx(seconds, abs=0.1)
     player.evaluate("one => { one.pause(); one.currentTime = one.duration / 2; }")
-    page.wait_for_function(f"!document.querySelector('.card {modality}').seeking")
+    page.wait_for_function(f"() => !document.querySelector('.card {modality}').seeking")
     assert player.evaluate("one => one.currentTime") == pytest.approx(seconds / 2, abs=0.1)
     assert set(ranges) == {206}
     page.click(".play-end")
@@ -166,13 +166,13 @@ def test_media_play_and_can_be_sought(address, open_page, modality, item, second
 
 def test_an_item_shows_its_picture_text_clip_and_sound(address, open_page):
     page = open_page(address, f"#/item/{CLIP}")
-    page.wait_for_function("document.querySelector('.hero img')?.naturalWidth > 0")
+    page.wait_for_function("() => document.querySelector('.hero img')?.naturalWidth > 0")
     assert "that hums at 360 hertz" in page.inner_text(".hero .text")
     assert page.inner_text(".hero dl") == "category\ngrey"
     page.click("text=Clip")
-    page.wait_for_function("document.querySelector('.hero video')?.readyState >= 1")
+    page.wait_for_function("() => document.querySelector('.hero video')?.readyState >= 1")
     page.goto(f"{address}/#/item/i03")
-    page.wait_for_function("document.querySelector('.hero audio')?.readyState >= 1")
+    page.wait_for_function("() => document.querySelector('.hero audio')?.readyState >= 1")
 
 
 def test_titles_are_text_and_never_markup(address, open_page):
@@ -298,7 +298,7 @@ def test_a_phone_needs_no_sideways_scrolling(address, open_page, hash_):
 def test_on_a_phone_recommendations_are_a_view(address, open_page):
     page = open_page(address, viewport=SIDES)
     like(page, ITEM)
-    page.wait_for_function("document.querySelector('#count').textContent === '1'")
+    page.wait_for_function("() => document.querySelector('#count').textContent === '1'")
     assert page.locator("#rail").is_hidden()
     page.click("[data-tab=you]")
     page.wait_for_selector("#rail .row")
@@ -351,7 +351,7 @@ def test_the_map_shows_titles_and_opens_items(address, open_page):
     page.wait_for_selector(".tip:not([hidden])")
     page.focus("canvas")
     page.keyboard.press("ArrowLeft")
-    page.wait_for_function("!document.querySelector('.tip').textContent.includes('green thing 5')")
+    page.wait_for_function("() => !document.querySelector('.tip').textContent.includes('green thing 5')")
     page.keyboard.press("Enter")
     page.wait_for_selector(".hero")
 

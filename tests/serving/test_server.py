@@ -67,30 +67,24 @@ def test_slow_clients_are_ended_while_others_are_answered(served_export, serve):
 
 def test_the_second_header_of_a_connection_has_to_come_as_well(served_export, serve):
     with serve(served_export, timeout_s=2) as client:
-        connection = connect(client, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
-        assert b"HTTP/1.1 408 " in drip(connection, b"a", 0.2, 20)
+        connection = connect(client, b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = b""
+        while not received.endswith(b'{"error": "Not Found"}'):
+            received += connection.recv(65_536)
+        assert drip(connection, b"a", 0.2, 20).startswith(b"HTTP/1.1 408 ")
 
 
 def test_who_does_not_read_the_answers_is_ended(served_export, serve):
     with serve(served_export, timeout_s=2) as client:
-        connection = connect(client)
-        connection.settimeout(0.2)
-        assert is_ended(connection, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", within_s=60)
-        assert client.get("/health").status_code == 200
-
-
-def is_ended(connection: socket.socket, request: bytes, within_s: float) -> bool:
-    """Whether the server ends a connection over which requests come and no answer is read."""
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
+        num, size = 600, len(client.get("/openapi.json").content)
+        connection = connect(client, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * num)
+        time.sleep(6)  # the buffers of the system hold a few megabytes of what is not read
         try:
-            connection.sendall(request)
-        except TimeoutError:
-            continue
-        except ConnectionError:
-            return True
-    return False
+            received = len(answer(connection))
+        except ConnectionResetError:
+            received = 0
+        assert received < num * size
+        assert client.get("/health").status_code == 200
 
 
 @pytest.fixture
@@ -133,7 +127,9 @@ def test_the_token_comes_from_the_environment_and_uploads_are_answered(command):
     _, client = command
     assert client.get("/items/i01").status_code == 200
     assert client.get("/items/i01", headers={"authorization": ""}).status_code == 401
-    assert client.post("/search", files={"image": jpeg_bytes(1)}, data={"k": "2"}).status_code == 200
+    while (response := client.post("/search", files={"image": jpeg_bytes(1)}, data={"k": "2"})).status_code == 408:
+        pass  # the decoders are starting
+    assert len(response.json()["results"][0]) == 2
 
 
 @pytest.mark.parametrize(
