@@ -17,7 +17,9 @@ __all__ = ["load"]
 def load(path: Path | str) -> Engine:
     """Open an export folder: ``mmrec.load(path).encode_items([...])``, ``.encode_users([...])``, ``.recommend(...)``.
 
-    Raises: mmrec.errors.DataError if the folder is no finished export, or damaged.
+    A checkpoint or run folder opens too: it encodes new items, and everything else says in one line what is missing.
+
+    Raises: mmrec.errors.DataError if the folder is neither, unfinished, or damaged.
     """
     from mmrec.engine import Engine
 

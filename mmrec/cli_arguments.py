@@ -11,9 +11,14 @@ from mmrec.errors import ConfigError
 __all__ = ["log_to_stderr", "option", "print_once", "refuse_repeated", "without_option"]
 
 
+# Options that say so in their help.
+_REPEATABLE = ("--where",)
+
+
 def refuse_repeated(argv: list[str]) -> None:
     """tyro would keep the last of two and drop the other without a word."""
     options = [argument.partition("=")[0] for argument in argv if argument.startswith("--")]
+    options = [option for option in options if option not in _REPEATABLE]
     for option in options:
         if options.count(option) > 1:
             raise ConfigError(f"{option} is given {options.count(option)} times; give it once, all values behind it")

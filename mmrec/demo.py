@@ -91,7 +91,7 @@ def _steps(out: Path, seed: int) -> list[list[str]]:
         more = [] if preset == "hybrid" else ["--no-baselines"]
         steps.append(["evaluate", run, *data, "--out", results, *more])
     steps.append(["export", str(out / "run-hybrid"), *data, "--out", str(export), "--index"])
-    steps.append(["search", str(export), "--item", ids[-1], "--k", "5"])
+    steps.append(["search", str(export), "--items", ids[-1], "--k", "5"])
     steps.append(["recommend", str(export), "--items", *ids, "--k", "5"])
     return steps
 

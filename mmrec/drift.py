@@ -138,7 +138,7 @@ def _of_exports(old: ExportFolder, new: ExportFolder) -> list[Change]:
         *_catalogue(old.num_items, new.num_items, len(both)),
         *(Change(what=f"vectors: {name.replace('_', ' ')}", both=moved[name], meaning=names[name]) for name in moved),
     ]
-    bits = [export.table["modalities"].to_numpy() for export in (old, new)]
+    bits = [export.bitmasks for export in (old, new)]
     known = [export.manifest["modalities"] for export in (old, new)]
     for name in dict.fromkeys([*known[0], *known[1]]):
         shares = [_has(mask, names, name) for mask, names in zip(bits, known, strict=True)]

@@ -22,6 +22,7 @@ from mmrec.data.sequences import Sequences, pack, ragged_range
 from mmrec.distributed import dealt_in_turn, gather_dealt, rank, world_size
 from mmrec.item_encoder import ItemEncoder, ItemTokens
 from mmrec.item_inputs import CatalogInputs, parts_of
+from mmrec.matryoshka import narrow, widen
 from mmrec.modality_encoders.foundation import FoundationEncoder
 from mmrec.modality_encoders.foundation.preprocessing import FoundationPreprocessing
 from mmrec.modality_encoders.graph import graph_writer
@@ -34,6 +35,7 @@ __all__ = [
     "encode_catalog",
     "encode_histories",
     "encode_history",
+    "encode_items",
     "encode_views",
     "graph_writers",
     "use_feature_caches",
@@ -61,7 +63,25 @@ def encode_catalog(
 ) -> Tensor:
     """Unit vectors of the given items, ("items", "D") float32, on the model's device.
 
-    Each rank encodes a share and all receive everything.
+    Each rank encodes a share and all receive everything; as in :func:`encode_items`.
+    """
+    homes = torch.from_numpy(item_idx % world_size())
+    owner = homes if model.item_encoder.items_have_homes else dealt_in_turn(len(item_idx))
+    mine = item_idx[owner.numpy() == rank()]
+    return gather_dealt(encode_items(model, catalog, mine, chunk=chunk, progress=progress, watch=watch), owner)
+
+
+@torch.inference_mode()
+def encode_items(
+    model: Recommender,
+    catalog: CatalogInputs,
+    item_idx: np.ndarray,
+    *,
+    chunk: int = CHUNK_ITEMS,
+    progress: Callable[[int], None] | None = None,
+    watch: Callable[[np.ndarray, ItemTokens, Tensor], None] | None = None,
+) -> Tensor:
+    """Unit vectors of the given items, ("items", "D") float32, on the model's device, by this process alone.
 
     Args:
         chunk: items encoded at once, at most; fewer where their media are large.
@@ -71,11 +91,8 @@ def encode_catalog(
     device = model.log_scale.device
     was_training = model.training
     model.eval()
-    homes = torch.from_numpy(item_idx % world_size())
-    owner = homes if model.item_encoder.items_have_homes else dealt_in_turn(len(item_idx))
-    mine = item_idx[owner.numpy() == rank()]
     parts = [torch.zeros(0, model.config.item_encoder.dim, device=device)]
-    for part in catalog.chunks(mine, chunk):
+    for part in catalog.chunks(item_idx, chunk):
         tokens = model.item_encoder.tokens(catalog.batch(part).to(device))
         parts.append(F.normalize(model.item_encoder.fuse(tokens), dim=-1).float())
         if watch:
@@ -83,7 +100,7 @@ def encode_catalog(
         if progress:
             progress(len(part))
     model.train(was_training)
-    return gather_dealt(torch.cat(parts), owner)
+    return torch.cat(parts)
 
 
 @torch.inference_mode()
@@ -317,7 +334,7 @@ def encode_histories(
     gives it the rank of chance.
 
     Args:
-        vectors: vectors of the whole catalogue. ("V", "D")
+        vectors: vectors of the whole catalogue, of the model's width or one that it was trained at. ("V", "D")
         history: the known events; only the last ``max_length`` are read.
         query_times: when each history's next item is asked for, for encoders that are told. ("Q",)
         chunk_events: events encoded at once, one history at least, so that memory does not grow with the lengths.
@@ -330,7 +347,8 @@ def encode_histories(
     chunks = (np.cumsum(num_read) - num_read) // chunk_events  # of each history's first event
     for rows in np.split(filled, np.flatnonzero(np.diff(chunks)) + 1) if len(filled) else ():
         batch = _last_events(history, rows, user_encoder.max_length, query_times).to(vectors.device)
-        after = F.normalize(user_encoder(vectors[batch.item_idx], batch), dim=-1)
+        events = widen(vectors[batch.item_idx], user_encoder.dim)
+        after = narrow(F.normalize(user_encoder(events, batch), dim=-1), vectors.shape[1])
         users[torch.from_numpy(rows).to(vectors.device)] = after[batch.offsets[1:] - 1].float()
     user_encoder.train(was_training)
     return users

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -28,19 +28,22 @@ from mmrec.dropout import number_dropouts
 from mmrec.errors import CheckpointError, ConfigError
 from mmrec.item_encoder import ItemEncoderConfig, ItemTokens, load_preprocessings, save_preprocessings
 from mmrec.item_inputs import ItemInputs
+from mmrec.matryoshka import check_widths, narrow, widen
 from mmrec.modality_encoders import ModalityEncoder, Preprocessing
 from mmrec.modality_encoders.graph import GraphEncoder
 from mmrec.objectives import (
+    CompatibilityConfig,
     ContrastiveConfig,
     ModalityAlignmentConfig,
     NextItemConfig,
+    compatibility_loss,
     gbce_loss,
     info_nce,
     modality_alignment,
     next_item_loss,
+    seen_candidates,
     sigmoid_contrastive,
 )
-from mmrec.objectives.excluded import Runs
 from mmrec.user_encoders import SASRecConfig, UserEncoder, UserEncoderConfig
 
 __all__ = [
@@ -69,6 +72,10 @@ class ModelConfig:
     next_item: NextItemConfig = field(default_factory=NextItemConfig)
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     modality_alignment: ModalityAlignmentConfig = field(default_factory=ModalityAlignmentConfig)
+    compatibility: CompatibilityConfig = field(default_factory=CompatibilityConfig)
+    matryoshka: tuple[int, ...] = ()
+    """Widths below the model's own at which its vectors are trained to be cut (mmrec export --dim), ascending; each
+    costs another pass of the user encoder and of the next-item objective, whose loss is the mean over all widths."""
     chunk_histories: int = 0
     """Histories of a rank that the user encoder reads at once in training; their activations are computed again in the
     backward pass, so that a global batch of any size fits, with the gradients of the whole. What accumulation over
@@ -81,6 +88,7 @@ class ModelConfig:
             raise ConfigError(f"temperature is {self.temperature}; it must lie between {1 / MAX_SCALE} and 1")
         if self.chunk_histories < 0:
             raise ConfigError(f"chunk_histories is {self.chunk_histories}; it must be 0 (all at once) or more")
+        check_widths(self.matryoshka, self.item_encoder.dim)
 
     def build(
         self,
@@ -103,6 +111,8 @@ class Recommender(nn.Module):
     Attributes:
         bank: with ``next_item.refresh_steps``, the candidates of the softmax: catalogue indices of all training items,
             ascending, and their vectors as of the last refresh. ("V",), ("V", "D")
+        earlier: for training that stays compatible: vectors of all items in an earlier export, and which items it has.
+            ("V", "D"), ("V",)
     """
 
     def __init__(
@@ -125,6 +135,7 @@ class Recommender(nn.Module):
         start = {name: torch.tensor([LOGIT_BIAS]) for name, needed in sigmoids.items() if needed}
         self.logit_bias = nn.ParameterDict(start)
         self.bank: tuple[Tensor, Tensor] | None = None
+        self.earlier: tuple[Tensor, Tensor] | None = None
         number_dropouts(self)
 
     def keep_candidates(self, item_idx: Int[Tensor, " V"], vectors: Float[Tensor, "V D"]) -> None:
@@ -149,13 +160,20 @@ class Recommender(nn.Module):
         mine = F.normalize(self.item_encoder.fuse(tokens), dim=-1)
         table = gather_dealt(mine, step.owner)  # (S, D): all items of the step, by catalogue index
         sequences = step.sequences
-        users = self._encode_histories(table[_rows(step, sequences.item_idx)], sequences)  # (N, D)
+        events = table[_rows(step, sequences.item_idx)]  # (N, D)
+        users = self._encode_histories(events, sequences)  # (N, D)
         scale = self.log_scale.exp()[0]
-        losses = {"next_item": self._next_item(step, users, table, scale)}
+        next_item = [self._next_item(step, users, table, scale)]
+        for width in self.config.matryoshka:
+            shorter = self._encode_histories(widen(narrow(events, width), table.shape[1]), sequences)
+            next_item.append(self._next_item(step, narrow(shorter, width), narrow(table, width), scale))
+        losses = {"next_item": torch.stack(next_item).mean()}
         if self.config.contrastive.weight > 0:
             losses["contrastive"] = self._contrastive(step, users, table, scale)
         if self.config.modality_alignment.weight > 0:
             losses["modality_alignment"] = self._modality_alignment(step, tokens, scale)
+        if self.earlier is not None:
+            losses["compatibility"] = self._compatibility(step, mine, users, table, scale)
         return losses
 
     @torch.no_grad()
@@ -187,7 +205,7 @@ class Recommender(nn.Module):
         known = target_idx >= 0
         candidate_idx, candidates, log_inclusion = self._candidates(step, table)
         exclude = self.config.next_item.exclude_seen
-        seen = _seen_candidates(step.sequences, candidate_idx, known) if exclude else None
+        seen = seen_candidates(step.sequences, candidate_idx, known) if exclude else None
         users, targets, target_idx = users[known], table[_rows(step, target_idx[known])], target_idx[known]
         config = self.config.next_item
         if config.loss == "softmax":
@@ -211,7 +229,8 @@ class Recommender(nn.Module):
             return step.candidate_idx, table[_rows(step, step.candidate_idx)], step.log_inclusion
         item_idx, vectors = self.bank
         place = torch.searchsorted(item_idx, step.step_items)
-        return item_idx, vectors.to(table.dtype).index_put((place,), table), torch.zeros_like(vectors[:, 0])
+        vectors = narrow(vectors, table.shape[1]).to(table.dtype)
+        return item_idx, vectors.index_put((place,), table), torch.zeros_like(vectors[:, 0])
 
     def _contrastive(self, step: StepBatch, users: Tensor, table: Tensor, scale: Tensor) -> Tensor:
         """The last vector of each history and its target, over the global batch; every history has events."""
@@ -243,17 +262,16 @@ class Recommender(nn.Module):
         total, num_terms = modality_alignment(vectors, present, everywhere, all_present, columns, scale)
         return total * (world_size() / max(num_terms, 1))
 
-
-def _seen_candidates(sequences: SequenceBatch, candidate_idx: Int[Tensor, " C"], known: Bool[Tensor, " N"]) -> Runs:
-    """Each event's item, where it is a candidate, is no negative from that event on to the end of its history.
-
-    Rows are the events with a known target.
-    """
-    place = torch.searchsorted(candidate_idx, sequences.item_idx).clamp(max=len(candidate_idx) - 1)
-    is_candidate = candidate_idx[place] == sequences.item_idx
-    before = F.pad(torch.cumsum(known, 0), (1, 0))  # rows of the events before each one
-    stops = before[torch.repeat_interleave(sequences.offsets[1:], sequences.lengths)]
-    return place[is_candidate], before[:-1][is_candidate], stops[is_candidate]
+    def _compatibility(self, step: StepBatch, mine: Tensor, users: Tensor, table: Tensor, scale: Tensor) -> Tensor:
+        """Users find items by their earlier vectors, and items stay near them; each rank those that it encoded."""
+        assert self.earlier is not None
+        vectors, known = self.earlier
+        item_idx = step.step_items[(step.owner == rank()).to(step.step_items.device)]
+        here = known[item_idx]
+        apart = compatibility_loss(mine[here], vectors[item_idx[here]]) * world_size()
+        before = torch.where(known[step.step_items, None], vectors[step.step_items].to(table.dtype), table)
+        found = self._next_item(step, users, before, scale)
+        return found + self.config.compatibility.items * apart / known[step.step_items].sum().clamp(min=1)
 
 
 def _targets(sequences: SequenceBatch) -> Int[Tensor, " N"]:

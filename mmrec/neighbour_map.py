@@ -10,18 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["neighbour_map", "neighbours_kept", "principal_components"]
+from mmrec.principal_plane import principal_plane
+
+__all__ = ["neighbour_map", "neighbours_kept"]
 
 _PERPLEXITY = 20.0
 _STEPS, _EARLY_STEPS, _EXAGGERATION = 400, 100, 12.0
-
-
-def principal_components(vectors: np.ndarray) -> np.ndarray:
-    """Places along the two directions of the greatest variance. (N, D) -> (N, 2)"""
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    places = centred @ axes[:, ::-1][:, :2]
-    return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
 
 
 def neighbour_map(vectors: np.ndarray) -> np.ndarray:
@@ -33,7 +27,7 @@ def neighbour_map(vectors: np.ndarray) -> np.ndarray:
     Source: van der Maaten and Hinton 2008, with their momentum, gains and early exaggeration; start and learning rate
     as advised by Kobak and Berens 2019.
     """
-    places = principal_components(vectors)
+    places, _ = principal_plane(vectors)
     number = len(vectors)
     if number <= 4 or not places.any():
         return places

@@ -6,7 +6,6 @@ Legend: Q queries, V items of the catalogue, D model width.
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from mmrec.data.audit.thumbnails import thumbnail
+from mmrec.data.audit.thumbnails import PICTURED, item_thumbnail
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Queries, Split
-from mmrec.neighbour_map import neighbour_map, neighbours_kept, principal_components
+from mmrec.neighbour_map import neighbour_map, neighbours_kept
+from mmrec.principal_plane import principal_plane
 
 __all__ = ["curves_of", "make_examples"]
 
@@ -30,7 +29,6 @@ _NEW, _NEAR = 6, 5
 _MAPPED, _PICTURED = 600, 400
 _SIDE_PX = 88
 _TITLE = 48
-_PICTURES = ("image", "video", "audio")
 
 
 def curves_of(run: Path | None) -> list[dict[str, Any]]:
@@ -57,8 +55,7 @@ class _Cards:
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
-        self.modalities = [name for name in _PICTURES if name in dataset.modalities]
-        self.present = {name: dataset.present(name) for name in self.modalities}
+        self.pictured = any(name in dataset.modalities for name in PICTURED)
         self.cards: dict[str, dict[str, Any]] = {}
 
     def add(self, item: int) -> str:
@@ -70,12 +67,8 @@ class _Cards:
         return key
 
     def _picture(self, item: int) -> str | None:
-        for name in self.modalities:
-            if self.present[name][item]:
-                found = thumbnail(self.dataset, name, item)
-                if found is not None:
-                    return _smaller(found)
-        return None
+        data = item_thumbnail(self.dataset, item, side_px=_SIDE_PX, quality=72)
+        return None if data is None else "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
 def make_examples(
@@ -204,19 +197,11 @@ def _map(split: Split, vectors: np.ndarray, cards: _Cards, generator: np.random.
         title = (cards.dataset.titles[item].splitlines() or [""])[0][:_TITLE]
         point = {"x": round(float(place[0]), 4), "y": round(float(place[1]), 4), "title": title}
         point["new"] = not bool(split.train_items[item])
-        point["item"] = cards.add(item) if number in pictured and cards.modalities else None
+        point["item"] = cards.add(item) if number in pictured and cards.pictured else None
         points.append(point)
-    kept = {"map": neighbours_kept(drawn, places), "components": neighbours_kept(drawn, principal_components(drawn))}
+    kept = {"map": neighbours_kept(drawn, places), "components": neighbours_kept(drawn, principal_plane(drawn)[0])}
     return {"points": points, "neighbours_kept": kept, "of": len(vectors)}
 
 
 def _largest(places: np.ndarray) -> np.ndarray:
     return np.abs(places).max(axis=0, initial=1e-12)
-
-
-def _smaller(uri: str) -> str:
-    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    picture.thumbnail((_SIDE_PX, _SIDE_PX))
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=72)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -138,7 +138,7 @@ def test_damaged_weights_are_refused(job, tmp_path, capsys):
         (["train", "id", "--data", "DATA", "--user-encoder", "sasrek"], "perhaps you meant 'sasrec'"),
         (["train", "hybrid", "--data", "nowhere"], "no dataset folder"),
         (["evaluate", "nowhere", "--data", "DATA", "--out", "nowhere/out"], "holds no checkpoint"),
-        (["search", "nowhere", "--item", "x"], "nowhere"),
+        (["search", "nowhere", "--items", "x"], "nowhere"),
         (["recommend", "nowhere"], "nowhere"),
         (["ingest", "--features", "a=a.npy", "--features", "b=b.npy"], "--features is given 2 times"),
         (["train", "id", "--data", "DATA", "--split-quantile", "most"], "--split-quantile is 'most'; give a number"),

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from mmrec.errors import ConfigError
-from mmrec.model import ModelConfig, _seen_candidates
-from mmrec.objectives import ContrastiveConfig, NextItemConfig
+from mmrec.model import ModelConfig
+from mmrec.objectives import ContrastiveConfig, NextItemConfig, seen_candidates
 from mmrec.training import preset
 from mmrec.training.trainer import Trainer
 
@@ -133,7 +133,7 @@ def test_what_was_seen_is_held_in_memory_that_grows_with_the_events(tiny_dataset
     sequences = SequenceBatch(
         item_idx=torch.arange(length), offsets=torch.tensor([0, length]), target_idx=torch.arange(1, length + 1)
     )
-    runs = _seen_candidates(sequences, torch.arange(0, 2 * length, 2), torch.ones(length, dtype=torch.bool))
+    runs = seen_candidates(sequences, torch.arange(0, 2 * length, 2), torch.ones(length, dtype=torch.bool))
     assert sum(part.numel() for part in runs) <= 3 * length / 2
 
 

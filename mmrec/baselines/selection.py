@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,15 +55,21 @@ _VALIDATION_QUERIES = 3000
 
 @dataclass(frozen=True, kw_only=True)
 class FittedBaseline:
-    """A baseline, how it was set, and the validation NDCG@10 that chose it (None: nothing to choose on)."""
+    """A baseline, how it was set, the validation NDCG@10 that chose it (None: nothing to choose on), and the seconds of
+    the clock that fitting and choosing took."""
 
     baseline: Baseline
     settings: dict[str, float]
     validation: float | None
+    seconds: float
+
+
+Progress = Callable[[str, int, int], None]
+"""Told the name of a baseline, how many of its settings have been tried, and how many there are."""
 
 
 def fit_baselines(
-    dataset: Dataset, split: Split, *, seed: int = 0, progress: Callable[[str], None] = lambda name: None
+    dataset: Dataset, split: Split, *, seed: int = 0, progress: Progress = lambda *_: None
 ) -> dict[str, FittedBaseline]:
     """Fit every baseline on the training events.
 
@@ -74,7 +81,7 @@ def fit_baselines(
 
     Args:
         seed: draws the validation queries that settings are chosen on, if there are more than 3000.
-        progress: called with the name of a baseline when it is about to be fitted.
+        progress: called before and after each setting of each baseline.
     """
     plain = split.chosen_on or split
     chooser = _Chooser(plain.valid, dataset.num_items, seed)
@@ -85,17 +92,22 @@ def fit_baselines(
         grids = {name: grid | ({"decay": (1.0,)} if "decay" in grid else {}) for name, grid in grids.items()}
     fitted: dict[str, FittedBaseline] = {}
     for name, maker in make.items():
-        progress(name)
-        fitted[name] = chooser.best(maker, grids.get(name, {}))
-    progress("best_mixture")
+        fitted[name] = chooser.best(maker, grids.get(name, {}), functools.partial(progress, name))
+    progress("best_mixture", 0, 1)
     mixture, names = chooser.best_mixture(fitted)
+    progress("best_mixture", 1, 1)
     if split.chosen_on is not None:
         again = _makers(split.train, dataset.num_items, contents)
-        fitted = {name: replace(one, baseline=again[name](**one.settings)) for name, one in fitted.items()}
+        fitted = {name: _refitted(one, again[name]) for name, one in fitted.items()}
         assert isinstance(mixture.baseline, Mixture), "it was made as one"
         parts = tuple(fitted[name].baseline for name in names)
         mixture = replace(mixture, baseline=replace(mixture.baseline, parts=parts))
     return fitted | {"best_mixture": mixture}
+
+
+def _refitted(one: FittedBaseline, make: Callable[..., Baseline]) -> FittedBaseline:
+    started = time.perf_counter()
+    return replace(one, baseline=make(**one.settings), seconds=one.seconds + time.perf_counter() - started)
 
 
 def left_out(dataset: Dataset, split: Split) -> dict[str, str]:
@@ -165,24 +177,33 @@ class _Chooser:
         if len(valid) > _VALIDATION_QUERIES:
             self.valid = valid.take(validation_sample(len(valid), seed))
 
-    def best(self, make: Callable[..., Baseline], grid: dict[str, tuple[float, ...]]) -> FittedBaseline:
+    def best(
+        self, make: Callable[..., Baseline], grid: dict[str, tuple[float, ...]], tell: Callable[[int, int], None]
+    ) -> FittedBaseline:
+        started = time.perf_counter()
         candidates = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        best: tuple[Baseline, dict[str, float], float | None] | None = None
         if len(self.valid) == 0:
-            return FittedBaseline(baseline=make(**candidates[0]), settings=candidates[0], validation=None)
-        best: FittedBaseline | None = None
-        for settings in candidates:
-            baseline = make(**settings)
-            value = self._ndcg(rank_baseline(baseline, self.valid, self.num_items))
-            if best is None or value > (best.validation or 0.0):
-                best = FittedBaseline(baseline=baseline, settings=settings, validation=value)
-        assert best is not None
-        return best
+            candidates = candidates[:1]
+        for number, settings in enumerate(candidates):
+            tell(number, len(candidates))
+            baseline, value = make(**settings), None
+            if len(self.valid):
+                value = self._ndcg(rank_baseline(baseline, self.valid, self.num_items))
+            if best is None or (value or 0.0) > (best[2] or 0.0):
+                best = baseline, settings, value
+        tell(len(candidates), len(candidates))
+        assert best is not None, "a grid has at least one point"
+        return FittedBaseline(
+            baseline=best[0], settings=best[1], validation=best[2], seconds=time.perf_counter() - started
+        )
 
     def best_mixture(self, fitted: dict[str, FittedBaseline]) -> tuple[FittedBaseline, tuple[str, ...]]:
         """The best of each kind at the best weights, some of which may be 0.
 
         Returns: the mixture, and the names of its parts.
         """
+        started = time.perf_counter()
         kinds = [
             [name for name in fitted if any(name.startswith(one) for one in members)] for members in KINDS.values()
         ]
@@ -197,7 +218,8 @@ class _Chooser:
         best = {name: round(weight, 3) for name, weight in best.items() if weight > 1e-6}
         parts = tuple(fitted[name].baseline for name in best)
         mixture = Mixture(parts, tuple(scales[name] for name in best), tuple(best.values()))
-        return FittedBaseline(baseline=mixture, settings=dict(best), validation=value), tuple(best)
+        seconds = time.perf_counter() - started
+        return FittedBaseline(baseline=mixture, settings=dict(best), validation=value, seconds=seconds), tuple(best)
 
     def _best_weights(
         self, fitted: dict[str, FittedBaseline], scales: dict[str, float], candidates: list[dict[str, float]]

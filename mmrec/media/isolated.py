@@ -195,7 +195,8 @@ class _Child:
 
 def _serve(descriptor: int, timeout_s: float, memory_bytes: int, imports: tuple[str, ...]) -> None:
     """The child's side."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends its children
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group, they are for the parent
+        signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     parent = os.getppid()
     function: Callable[..., Any] | None = None

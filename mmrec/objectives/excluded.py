@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-__all__ = ["Excluded", "Runs"]
+from mmrec.batch import SequenceBatch
+
+__all__ = ["Excluded", "Runs", "seen_candidates"]
 
 Runs = tuple[Int[Tensor, " S"], Int[Tensor, " S"], Int[Tensor, " S"]]
 """Columns, starts and stops of an :class:`Excluded`."""
@@ -73,3 +76,15 @@ class Excluded:
         own = self.own[top:bottom]
         (hit,) = torch.nonzero(own >= 0, as_tuple=True)
         return torch.cat([hit, rows - top]), torch.cat([own[hit], columns])
+
+
+def seen_candidates(sequences: SequenceBatch, candidate_idx: Int[Tensor, " C"], known: Bool[Tensor, " N"]) -> Runs:
+    """Each event's item, where it is a candidate, is no negative from that event on to the end of its history.
+
+    Rows are the events with a known target.
+    """
+    place = torch.searchsorted(candidate_idx, sequences.item_idx).clamp(max=len(candidate_idx) - 1)
+    is_candidate = candidate_idx[place] == sequences.item_idx
+    before = F.pad(torch.cumsum(known, 0), (1, 0))  # rows of the events before each one
+    stops = before[torch.repeat_interleave(sequences.offsets[1:], sequences.lengths)]
+    return place[is_candidate], before[:-1][is_candidate], stops[is_candidate]

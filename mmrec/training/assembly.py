@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
+from mmrec.compatibility import earlier_vectors
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Split, make_split
 from mmrec.distributed import rank
@@ -92,6 +93,10 @@ class Assembly:
         torch.manual_seed(config.seed)  # after fitting, which only the first rank does, and only once
         model = self.recommender = config.model.build(preprocessings).to(self.device)
         self.catalog = CatalogInputs(self.dataset, model.inputs)
+        if config.compatible_with is not None:
+            dim = config.model.item_encoder.dim
+            vectors, known = earlier_vectors(config.compatible_with, self.dataset.item_ids, dim)
+            model.earlier = vectors.to(self.device), known.to(self.device)
         if rank() == 0:
             for name, every, learning, how in parameter_counts(model, config):
                 note = f"  ({how})" if how else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -35,12 +36,17 @@ class CheckpointWriter:
         run: folder of the run.
         keep: how many of the newest checkpoints stay.
         mirror: where each finished checkpoint is copied to.
+
+    Attributes:
+        processor_s: processor time that writing has taken so far, which training may have missed.
+        num_written: checkpoints written so far.
     """
 
     def __init__(self, run: Path, keep: int, mirror: RunMirror | None = None) -> None:
         self.run, self.keep, self.mirror = run, keep, mirror
         self._thread: Thread | None = None
         self._error: BaseException | None = None
+        self.processor_s, self.num_written = 0.0, 0
 
     def folder(self, name: str) -> Path:
         """An empty folder for the files of the checkpoint, under a temporary name. Waits for the checkpoint before."""
@@ -62,7 +68,9 @@ class CheckpointWriter:
 
         def work() -> None:
             try:
+                began = time.thread_time()
                 self._write(name, writers, best, parts)
+                self.processor_s, self.num_written = self.processor_s + time.thread_time() - began, self.num_written + 1
             except BaseException as error:  # told to the one who asks next
                 self._error = error
 

@@ -32,6 +32,9 @@ class TrainConfig:
     start_from: Path | None = None
     """Checkpoint of a run on another dataset whose content encoders, fusion and user encoder this run starts with. Set
     by --start-from, which takes their sizes from there too."""
+    compatible_with: Path | None = None
+    """Earlier export that the item vectors stay near (model.compatibility.weight), so that this model's users can be
+    matched with its index."""
     name: str = "custom"
     """Name of the preset or recipe."""
     split: SplitName = "auto"

@@ -13,14 +13,16 @@ import numpy as np
 import torch
 
 from mmrec.blend import Blend, fit_blend, refit_blend
+from mmrec.compatibility import check_compatible
 from mmrec.data.dataset import Dataset
-from mmrec.data.splits import Split, make_split
+from mmrec.data.splits import Split, SplitName, make_split
 from mmrec.errors import DataError
 from mmrec.evaluator import Part, queries_of
 from mmrec.explanation import explain_items
 from mmrec.export_folder import ExportFolder
 from mmrec.inference import encode_catalog, encode_histories, use_feature_caches
 from mmrec.item_inputs import CatalogInputs
+from mmrec.matryoshka import check_width, narrow
 from mmrec.model import Recommender, load_model, load_user_encoder, model_hash
 from mmrec.test_reads import claim_test_read
 from mmrec.training.checkpoint import check_dataset, find_checkpoint
@@ -43,6 +45,7 @@ class Vectors:
         refit_of: of a refit, the run whose steps were chosen on validation.
         shares: by modality, its share of the weights that fusion gives for the items asked for, (n,) each; None for an
             export, whose vectors are made already.
+        split_name, split_quantile: of ``split``, as in the configuration of the run.
     """
 
     dataset: Dataset
@@ -55,6 +58,8 @@ class Vectors:
     user_encoder: UserEncoder
     refit_of: Path | None
     shares: Callable[[np.ndarray], dict[str, np.ndarray]] | None
+    split_name: SplitName
+    split_quantile: float
 
     def blend(self) -> Blend:
         """The model's scores with those of a counting baseline, chosen on the validation queries.
@@ -72,8 +77,13 @@ class Vectors:
         return fit_blend(self.split, users, self.items)
 
 
-def open_checkpoint(checkpoint: Path, data: Path) -> tuple[Path, Dataset, Recommender, CatalogInputs]:
+def open_checkpoint(
+    checkpoint: Path, data: Path, *, cache_bytes: int = 4 << 30
+) -> tuple[Path, Dataset, Recommender, CatalogInputs]:
     """The checkpoint folder, the dataset, the model in evaluation mode, and the dataset's items as it reads them.
+
+    Args:
+        cache_bytes: samples of media kept in memory at most.
 
     Raises: CheckpointError if there is no checkpoint, or if it was trained on other data.
     """
@@ -81,19 +91,24 @@ def open_checkpoint(checkpoint: Path, data: Path) -> tuple[Path, Dataset, Recomm
     dataset = Dataset.open(data)
     check_dataset(folder, dataset)
     model = load_model(folder)
-    return folder, dataset, model, CatalogInputs(dataset, model.inputs)
+    return folder, dataset, model, CatalogInputs(dataset, model.inputs, cache_bytes=cache_bytes)
 
 
-def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part) -> Vectors:
+def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part, *, dim: int | None = None) -> Vectors:
     """Encode catalogue and histories with the model of a run folder or checkpoint folder.
 
-    Raises: CheckpointError if there is none, or if it was trained on other data.
+    Args:
+        dim: width to which the vectors are cut, one that the model was trained at; None: whole.
+
+    Raises: CheckpointError if there is none, or if it was trained on other data; ConfigError for another width.
     """
     folder, dataset, model, catalog = open_checkpoint(checkpoint, data)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     started = time.perf_counter()
     use_feature_caches(model, catalog, fill=False)
-    items = encode_catalog(model, catalog, np.arange(dataset.num_items))
+    width = model.config.item_encoder.dim if dim is None else dim
+    check_width(width, model.config.matryoshka, model.config.item_encoder.dim)
+    items = narrow(encode_catalog(model, catalog, np.arange(dataset.num_items)), width)
     seconds = {"encode_items_s": time.perf_counter() - started}
     found = _with_users(folder, dataset, items, model.user_encoder, part, seconds)
 
@@ -104,18 +119,26 @@ def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part) -> Vectors:
     return replace(found, shares=shares)
 
 
-def vectors_of_export(export: Path, data: Path, part: Part) -> Vectors:
-    """Take the catalogue from an export's Parquet parts and encode histories with the user encoder that it carries.
+def vectors_of_export(export: Path, data: Path, part: Part, *, users_of: Path | None = None) -> Vectors:
+    """Take the catalogue from an export's parts and encode histories with the user encoder that it carries.
 
-    Raises: DataError if the export is of another dataset.
+    Args:
+        users_of: checkpoint whose user encoder reads the histories in its place, from the export's vectors.
+
+    Raises: DataError if the export is of another dataset; CheckpointError if the checkpoint is not compatible with it.
     """
     opened = ExportFolder.open(export, verify=True)
     dataset = Dataset.open(data)
-    check_dataset(export / "model", dataset)
+    check_dataset(opened.path / "model", dataset)
     if opened.num_items != dataset.num_items:
         raise DataError(f"{export} has {opened.num_items:,} items, {data} has {dataset.num_items:,}; export again")
     items = torch.from_numpy(opened.vectors_of(dataset.item_ids))
-    return _with_users(export / "model", dataset, items, load_user_encoder(export / "model"), part, {})
+    folder = opened.path / "model"
+    if users_of is not None:
+        folder = find_checkpoint(users_of)
+        check_dataset(folder, dataset)
+        check_compatible(folder, opened)
+    return _with_users(folder, dataset, items, load_user_encoder(folder), part, {})
 
 
 def stored_split(folder: Path, dataset: Dataset) -> Split:
@@ -163,6 +186,8 @@ def _with_users(
         user_encoder=user_encoder,
         refit_of=Path(config["refit_of"]) if config["refit_of"] else None,
         shares=None,
+        split_name=config["split"],
+        split_quantile=config["split_quantile"],
     )
 
 

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from mmrec.batch import StepBatch
+from mmrec.compatibility import COMPATIBILITY, compatibility_record
 from mmrec.config import to_dict
 from mmrec.distributed import rank, world_size
 from mmrec.errors import TrainingError
@@ -332,12 +333,14 @@ class Trainer:
         if self.towers.sampled and state.step_in_epoch:
             tensors[TOWER_OUTPUTS] = self.towers.kept_outputs()
         card = model_card(model, config, self.dataset, state, self.metrics)
+        near = {} if config.compatible_with is None else {COMPATIBILITY: compatibility_record(config.compatible_with)}
         return {
             **model_writers(model, weights, to_dict(config)),
             **{f"training_state/{name}": tensor_writer(value) for name, value in tensors.items()},
             "training_state/state.json": text_writer(json.dumps(asdict(state), indent=1)),
             "dataset.json": text_writer(json.dumps(dataset_record(self.dataset), indent=1)),
             "README.md": text_writer(card),
+            **{name: text_writer(json.dumps(record)) for name, record in near.items()},
         }
 
     def _finish_writing(self) -> None:

@@ -55,6 +55,7 @@ class UserEncoder(nn.Module, ABC):
     """Item vectors in order -> a user vector after each event.
 
     Args:
+        dim: D, width of item and user vectors.
         max_length: events that are read.
 
     Attributes:
@@ -65,8 +66,9 @@ class UserEncoder(nn.Module, ABC):
     reads_times = False
     query_time = False
 
-    def __init__(self, max_length: int) -> None:
+    def __init__(self, dim: int, max_length: int) -> None:
         super().__init__()
+        self.dim = dim
         self.max_length = max_length
 
     @abstractmethod

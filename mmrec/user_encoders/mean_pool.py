@@ -37,7 +37,7 @@ class MeanPool(UserEncoder):
     """
 
     def __init__(self, dim: int, config: MeanPoolConfig) -> None:
-        super().__init__(config.max_length)
+        super().__init__(dim, config.max_length)
         self.norm = nn.LayerNorm(dim)
         self.first, self.last = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
         self.dropout = Dropout(config.dropout)

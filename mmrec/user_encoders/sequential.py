@@ -56,7 +56,7 @@ class SequentialEncoder(UserEncoder):
     """
 
     def __init__(self, dim: int, config: SequentialConfig) -> None:
-        super().__init__(config.max_length)
+        super().__init__(dim, config.max_length)
         self.scale = dim**0.5
         self.shortcut = config.shortcut
         self.input_dropout = Dropout(config.dropout)

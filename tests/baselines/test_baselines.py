@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from math import log, sqrt
+from math import log, prod, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from mmrec.baselines.histories import history_matrix, history_scores
 from mmrec.baselines.item_knn import MAX_NEIGHBOURS, ItemKNN
 from mmrec.baselines.mixture import Mixture, typical_best
 from mmrec.baselines.popularity import Popularity
-from mmrec.baselines.selection import fit_baselines, left_out
+from mmrec.baselines.selection import GRIDS, fit_baselines, left_out
 from mmrec.baselines.sequential_rules import SequentialRules
 from mmrec.data.dataset import Dataset
 from mmrec.data.ingest import IngestConfig, ingest
@@ -93,6 +93,19 @@ def test_ease_is_the_closed_form_of_ridge_regression_without_the_diagonal() -> N
     ease = EASE.fit(item_gram(train, 5), regularisation=2.0, decay=0.5)
     np.testing.assert_allclose(ease.weights, expected, atol=1e-6)
     np.testing.assert_allclose(ease.score(make_sequences([1, 0])), [0.5 * expected[1] + expected[0]], atol=1e-6)
+
+
+def test_ease_is_symmetric_before_it_is_scaled_whatever_the_tiles_and_lies_by_rows(monkeypatch) -> None:
+    generator = np.random.default_rng(0)
+    train = make_sequences(*(generator.integers(0, 30, 6).tolist() for _ in range(50)))
+    gram = item_gram(train, 30)
+    inverse = np.linalg.inv(gram.toarray().astype(np.float64) + 5 * np.eye(30))
+    expected = -inverse / np.diag(inverse) * (1 - np.eye(30))
+    for tile in (7, 30, 1024):
+        monkeypatch.setattr("mmrec.baselines.ease._TILE", tile)
+        weights = EASE.fit(gram, regularisation=5, decay=1.0).weights
+        np.testing.assert_allclose(weights, expected, atol=1e-6)
+        assert weights.flags.c_contiguous, "a sparse product copies anything else, for each block of queries"
 
 
 def test_rules_count_ordered_pairs_by_one_over_their_gap_and_not_across_users() -> None:
@@ -244,6 +257,16 @@ def test_every_baseline_that_the_data_allows_runs_and_new_items_are_found_by_con
     for name, result in results.items():
         assert 0 <= result["metrics"]["hr@10"] <= 1, name
         assert result["num_queries"] == len(split.test)
+
+
+def test_every_setting_is_told_as_it_is_tried_and_the_seconds_are_kept(tiny_dataset) -> None:
+    told: list[tuple[str, int, int]] = []
+    split = make_split(tiny_dataset.sequences, tiny_dataset.num_items)
+    fitted = fit_baselines(tiny_dataset, split, progress=lambda *what: told.append(what))
+    for name, one in fitted.items():
+        number = 1 if name in ("popularity", "best_mixture") else prod(map(len, GRIDS[name].values()))
+        assert [what[1:] for what in told if what[0] == name] == [(n, number) for n in range(number + 1)], name
+        assert one.seconds > 0
 
 
 def test_the_best_mixture_is_at_least_as_good_on_validation_as_the_best_of_each_kind(tiny_dataset) -> None:

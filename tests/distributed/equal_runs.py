@@ -15,14 +15,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from torch.distributed.tensor import DTensor
 
+from mmrec.data.dataset import Dataset
 from mmrec.distributed import rank
+from mmrec.exporter import export
 from mmrec.modality_encoders import FoundationImageConfig, FoundationVideoConfig
 from mmrec.model import weights_of
-from mmrec.objectives import ContrastiveConfig, ModalityAlignmentConfig, NextItemConfig
+from mmrec.objectives import CompatibilityConfig, ContrastiveConfig, ModalityAlignmentConfig, NextItemConfig
 from mmrec.training.config import TrainConfig
 from mmrec.training.parallel import gathered
 from mmrec.training.presets import preset
@@ -53,6 +56,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "uniform": (AT_REST, {"next_item": NextItemConfig(num_negatives=5, negatives="uniform")}, {}),
     "bank": (AT_REST, {"next_item": NextItemConfig(refresh_steps=3)}, {}),
     "alignment": (AT_REST, {"modality_alignment": ModalityAlignmentConfig(weight=0.5)}, {}),
+    "compatible": (AT_REST, {"compatibility": CompatibilityConfig(weight=0.5)}, {}),
+    "matryoshka": (AT_REST, {"matryoshka": (8, 24), "next_item": NextItemConfig(refresh_steps=3)}, {}),
     "bert4rec": (AT_REST, {"user_encoder": BERT4RecConfig(max_length=20)}, {}),
     "hstu": (AT_REST, {"user_encoder": HSTUConfig(max_length=20, num_blocks=2, query_time="known")}, {}),
     "ligr": (AT_REST, {"user_encoder": LiGRConfig(max_length=20, num_blocks=2)}, {}),
@@ -70,8 +75,29 @@ def config_of(variant: str, dataset: Path, run: Path) -> TrainConfig:
     config = preset("hybrid", dataset, encoders=FOUNDATION if variant.endswith("foundation") else {})
     item_encoder = dataclasses.replace(config.model.item_encoder, **of_items)
     model = dataclasses.replace(config.model, **{"item_encoder": item_encoder, **of_model})
+    if variant == "compatible":
+        of_run = {
+            **of_run,
+            "compatible_with": earlier_export(dataset, dataset.with_name(f"earlier-{dataset.name}"), item_encoder.dim),
+        }
     settings = {"batch_size": 8, "tower_batch_size": 8, "rest_epochs": 0, "patience": 99, "trackers": (), **of_run}
     return dataclasses.replace(config, model=model, out=run, max_steps=STEPS, **settings)
+
+
+def earlier_export(dataset: Path, folder: Path, dim: int) -> Path:
+    """An export with random vectors, written once by the first rank."""
+    if rank() == 0 and not folder.exists():
+        opened = Dataset.open(dataset)
+        checkpoint = folder.with_name(f"checkpoint-of-{folder.name}")
+        checkpoint.mkdir()
+        (checkpoint / "config.json").write_text("{}")
+        vectors = np.random.default_rng(0).standard_normal((opened.num_items, dim)).astype(np.float32)
+        export(
+            lambda items: vectors[items], opened, folder, checkpoint=checkpoint, model_hash="0" * 64,
+            presence=np.ones((opened.num_items, 1), dtype=bool), modalities=("text",),
+        )  # fmt: skip
+    PartialState().wait_for_everyone()
+    return folder
 
 
 def first_step(config: TrainConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmrec.exporter import ExportReport, export
+from mmrec.index.build import IndexConfig
 
 DIM = 6
 
@@ -48,9 +49,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_export(tiny_dataset, checkpoint: Path) -> Callable[..., ExportReport]:
-    """``export`` of the tiny dataset, or another one, in parts of 7 with every argument given unless overridden."""
+    """``export`` of the tiny dataset, or another one, in parts of 7 with every argument given unless overridden.
 
-    def run(encode_items, out: Path, dataset=None, **overrides) -> ExportReport:
+    ``index`` may be True: that of `mmrec export --index`.
+    """
+
+    def run(encode_items, out: Path, dataset=None, index: IndexConfig | bool = False, **overrides) -> ExportReport:
         dataset = dataset or tiny_dataset
         presence = np.stack([dataset.present(name) for name in dataset.modalities], axis=1)
         arguments = {
@@ -59,6 +63,7 @@ def run_export(tiny_dataset, checkpoint: Path) -> Callable[..., ExportReport]:
             "presence": presence,
             "modalities": dataset.modalities,
             "shard_items": 7,
+            "index": (IndexConfig() if index is True else index) or None,
         }
         return export(encode_items, dataset, out, **(arguments | overrides))
 

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmrec.cli import main
 from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
 from mmrec.index import hits_to_json, recommend, search_by_item, search_by_vector
+from mmrec.index.build import IndexConfig
+from mmrec.index.removed import change_removed
 
 
 @pytest.fixture
@@ -65,6 +68,13 @@ def test_an_item_is_not_near_itself_and_titles_come_along(plain, tiny_dataset):
         assert hit.title == tiny_dataset.titles[tiny_dataset.item_index(hit.item_id)]
 
 
+def test_a_hit_names_the_modalities_that_made_its_vector(plain, indexed, tiny_dataset):
+    for export in (plain, indexed):
+        for hit in search_by_item(export, "i04", 100):
+            row = tiny_dataset.item_index(hit.item_id)
+            assert hit.modalities == tuple(name for name in tiny_dataset.modalities if tiny_dataset.present(name)[row])
+
+
 def test_equal_scores_stand_in_the_order_of_the_export(run_export, tmp_path):
     def two_directions(item_idx: np.ndarray) -> np.ndarray:
         return np.eye(2, dtype=np.float32)[item_idx % 2]
@@ -89,7 +99,7 @@ def test_a_user_without_events_gets_one_line_instead_of_chance(plain):
 
 def test_the_json_form_holds_what_the_hits_hold(plain):
     hits = search_by_item(plain, "i04", 2)
-    assert json.loads(hits_to_json(hits)) == [vars(hit) for hit in hits]
+    assert json.loads(hits_to_json(hits)) == [vars(hit) | {"modalities": list(hit.modalities)} for hit in hits]
 
 
 def test_vectors_come_in_any_order_asked_for(plain, encoder):
@@ -108,6 +118,29 @@ def test_bad_queries_are_refused_with_one_line(plain):
         search_by_vector(plain, np.ones(5), 3)
     with pytest.raises(DataError, match="NaN"):
         search_by_vector(plain, np.full(6, np.nan), 3)
+
+
+def test_a_repeated_export_keeps_its_index_and_what_was_removed_and_restores_what_was_damaged(
+    run_export, encoder, tmp_path
+):
+    asked = IndexConfig(kind="ivf", recall=0.5)
+    out = run_export(encoder(), tmp_path / "out", index=asked).path
+    change_removed(out, ["i04", "i05"], remove=True)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for again in (False, asked):
+        run_export(encoder(), out, index=again)
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (out / "index.faiss").write_bytes(b"damaged")
+    run_export(encoder(), out)
+    assert (out / "index.faiss").read_bytes() == before[out / "index.faiss"]
+    export = ExportFolder.open(out, verify=True)
+    assert (export.manifest["index"]["kind"], export.manifest["removed"]["items"]) == ("ivf", 2)
+    assert len(search_by_vector(export, query(0), 24)) == 22
+
+
+def test_a_recall_without_an_index_is_refused(capsys):
+    assert main(["export", "run", "--data", "data", "--out", "out", "--recall", "0.9"]) == 2
+    assert capsys.readouterr().err == "mmrec export: --recall is of an index; give --index too\n"
 
 
 @pytest.mark.parametrize("name", ["embeddings/part-00001.parquet", "items.parquet", "model/config.json"])
@@ -137,8 +170,8 @@ def test_a_damaged_part_or_index_is_noticed_when_it_is_read(plain, indexed):
 
 
 def test_exports_of_another_version_and_other_folders_are_refused(plain, tmp_path):
-    change_manifest(plain.path, schema_version=2)
-    with pytest.raises(DataError, match="has version 2 of the export format; this mmrec reads version 1"):
+    change_manifest(plain.path, schema_version=1)
+    with pytest.raises(DataError, match="has version 1 of the export format; this mmrec reads version 2"):
         ExportFolder.open(plain.path)
     change_manifest(plain.path, schema="mmrec.dataset")
     with pytest.raises(DataError, match=r"has schema 'mmrec.dataset', not 'mmrec.export'"):
@@ -158,7 +191,7 @@ def test_a_wrong_count_is_refused(plain):
 
 def test_search_loads_neither_torch_nor_other_slow_packages(indexed):
     program = (
-        "import sys, mmrec; from mmrec.engine import Query; mmrec.load(sys.argv[1]).search(Query(item='i04'), 3);"
+        "import sys, mmrec; from mmrec.engine import Query; mmrec.load(sys.argv[1]).search(Query(items=['i04']), 3);"
         "print([name for name in ('torch', 'transformers', 'polars', 'pandas', 'scipy') if name in sys.modules])"
     )
     done = subprocess.run(

@@ -72,7 +72,7 @@ def test_without_times_such_a_model_asks_for_them(export, capsys):
 
 def test_as_many_times_as_items(export, capsys):
     assert main(["recommend", str(export), "--items", "i01", "i02", "--times", "5"]) == 2
-    assert "--times has 1 values for 2 items; give one for each" in capsys.readouterr().err
+    assert "1 times were given for 2 items; give one for each" in capsys.readouterr().err
 
 
 def test_the_moment_of_the_query_matters_to_a_model_that_is_told(export, tiny_dataset):

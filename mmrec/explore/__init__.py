@@ -1,0 +1,1 @@
+"""`mmrec explore`: a page in the browser that shows what an export knows."""
