@@ -29,15 +29,17 @@ from mmrec.retrieval import block_rows, rank_targets_from_scores
 
 __all__ = ["GRIDS", "FittedBaseline", "fit_baselines", "left_out", "rank_baseline", "validation_sample"]
 
-# The first value of each setting is what is taken where there is no validation part to choose on.
+_SHRINK = (10, 1, 2, 5, 20, 50, 100, 200)
+_DECAY = (0.8, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 1.0)
+# Where the search begins, and all that is taken where there is no validation part to choose on, is the first value.
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "recent_popularity": {"window_days": (30, 7, 1, 90, 365)},
-    "item_knn": {"shrink": (50, 10, 1), "decay": (0.8, 0.6, 1.0)},
-    "ease": {"regularisation": (50, 200), "decay": (0.8, 0.6, 1.0)},
+    "item_knn": {"shrink": _SHRINK, "decay": _DECAY},
+    "ease": {"regularisation": (50, 200), "decay": _DECAY},
     "implicit_als": {"factors": (64,), "unobserved": (0.02, 0.1), "regularisation": (0.01, 0.002, 0.05)},
-    "sequential_rules": {"window": (3, 1), "shrink": (50, 5, 100), "decay": (0.5, 0.6, 0.8)},
-    "transitions": {"window": (3, 1), "shrink": (5, 50), "decay": (0.6, 0.8, 0.4)},
-    "content_knn": {"decay": (0.6, 0.8, 0.4, 1.0)},
+    "sequential_rules": {"window": (3, 1, 2, 5, 10), "shrink": _SHRINK, "decay": _DECAY},
+    "transitions": {"window": (3, 1, 2, 5, 10), "shrink": _SHRINK, "decay": _DECAY},
+    "content_knn": {"decay": _DECAY},
 }
 # Baselines that know the same kind of thing; a mixture takes the best of each kind.
 KINDS: dict[str, tuple[str, ...]] = {
@@ -64,8 +66,8 @@ class FittedBaseline:
     seconds: float
 
 
-Progress = Callable[[str, int, int], None]
-"""Told the name of a baseline, how many of its settings have been tried, and how many there are."""
+Progress = Callable[[str, int, bool], None]
+"""Told the name of a baseline, how many settings of it have been tried, and whether that is all."""
 
 
 def fit_baselines(
@@ -81,7 +83,7 @@ def fit_baselines(
 
     Args:
         seed: draws the validation queries that settings are chosen on, if there are more than 3000.
-        progress: called before and after each setting of each baseline.
+        progress: called before each setting that is tried, and when a baseline is fitted.
     """
     plain = split.chosen_on or split
     chooser = _Chooser(plain.valid, dataset.num_items, seed)
@@ -93,9 +95,9 @@ def fit_baselines(
     fitted: dict[str, FittedBaseline] = {}
     for name, maker in make.items():
         fitted[name] = chooser.best(maker, grids.get(name, {}), functools.partial(progress, name))
-    progress("best_mixture", 0, 1)
+    progress("best_mixture", 0, False)
     mixture, names = chooser.best_mixture(fitted)
-    progress("best_mixture", 1, 1)
+    progress("best_mixture", 1, True)
     if split.chosen_on is not None:
         again = _makers(split.train, dataset.num_items, contents)
         fitted = {name: _refitted(one, again[name]) for name, one in fitted.items()}
@@ -143,9 +145,9 @@ def _makers(train: Sequences, num_items: int, contents: dict[str, Any]) -> dict[
     """What fits each baseline that the data allow, by name, from its settings."""
     gram = functools.cache(lambda: item_gram(train, num_items))
     ease = functools.lru_cache(1)(lambda regularisation: EASE.fit(gram(), regularisation=regularisation, decay=1.0))
-    similar = functools.cache(lambda shrink: ItemKNN.fit(train, num_items, shrink=shrink, decay=1.0))
+    similar = functools.lru_cache(1)(lambda shrink: ItemKNN.fit(train, num_items, shrink=shrink, decay=1.0))
 
-    @functools.cache
+    @functools.lru_cache(1)
     def rules(normalise: Any, window: float, shrink: float) -> SequentialRules:
         return SequentialRules.fit(train, num_items, window=int(window), shrink=shrink, decay=1.0, normalise=normalise)
 
@@ -178,24 +180,40 @@ class _Chooser:
             self.valid = valid.take(validation_sample(len(valid), seed))
 
     def best(
-        self, make: Callable[..., Baseline], grid: dict[str, tuple[float, ...]], tell: Callable[[int, int], None]
+        self, make: Callable[..., Baseline], grid: dict[str, tuple[float, ...]], tell: Callable[[int, bool], None]
     ) -> FittedBaseline:
+        """The best settings that a search finds which changes one at a time, to any of its values, until none helps."""
         started = time.perf_counter()
-        candidates = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-        best: tuple[Baseline, dict[str, float], float | None] | None = None
-        if len(self.valid) == 0:
-            candidates = candidates[:1]
-        for number, settings in enumerate(candidates):
-            tell(number, len(candidates))
-            baseline, value = make(**settings), None
-            if len(self.valid):
-                value = self._ndcg(rank_baseline(baseline, self.valid, self.num_items))
-            if best is None or (value or 0.0) > (best[2] or 0.0):
-                best = baseline, settings, value
-        tell(len(candidates), len(candidates))
-        assert best is not None, "a grid has at least one point"
+        settings = {name: values[0] for name, values in grid.items()}
+        tried: set[tuple[float, ...]] = set()
+        best, value = None, -1.0
+
+        def attempt(candidate: dict[str, float]) -> None:
+            nonlocal best, settings, value
+            point = tuple(candidate.values())
+            if point in tried:
+                return
+            tell(len(tried), False)
+            tried.add(point)
+            baseline = make(**candidate)
+            found = self._ndcg(rank_baseline(baseline, self.valid, self.num_items)) if len(self.valid) else 0.0
+            if found > value:
+                best, settings, value = baseline, candidate, found
+
+        attempt(settings)
+        improving = len(self.valid) > 0
+        while improving:
+            before = value
+            # The last setting is the cheapest to change: with it the counts stay what they are.
+            for name in reversed(grid):
+                for choice in grid[name]:
+                    attempt({**settings, name: choice})
+            improving = value > before
+        tell(len(tried), True)
+        assert best is not None, "the first settings are better than none"
+        chosen = value if len(self.valid) else None
         return FittedBaseline(
-            baseline=best[0], settings=best[1], validation=best[2], seconds=time.perf_counter() - started
+            baseline=best, settings=settings, validation=chosen, seconds=time.perf_counter() - started
         )
 
     def best_mixture(self, fitted: dict[str, FittedBaseline]) -> tuple[FittedBaseline, tuple[str, ...]]:

@@ -20,13 +20,14 @@ from mmrec.baselines.histories import history_matrix, history_scores
 from mmrec.baselines.item_knn import MAX_NEIGHBOURS, ItemKNN
 from mmrec.baselines.mixture import Mixture, typical_best
 from mmrec.baselines.popularity import Popularity
-from mmrec.baselines.selection import GRIDS, fit_baselines, left_out
+from mmrec.baselines.selection import GRIDS, fit_baselines, left_out, rank_baseline
 from mmrec.baselines.sequential_rules import SequentialRules
 from mmrec.data.dataset import Dataset
 from mmrec.data.ingest import IngestConfig, ingest
 from mmrec.data.sequences import Sequences, pack
 from mmrec.data.splits import make_split
 from mmrec.evaluator import run_baselines
+from mmrec.metrics.ranking import ranking_metrics
 
 
 def make_sequences(*histories: list[int]) -> Sequences:
@@ -260,13 +261,29 @@ def test_every_baseline_that_the_data_allows_runs_and_new_items_are_found_by_con
 
 
 def test_every_setting_is_told_as_it_is_tried_and_the_seconds_are_kept(tiny_dataset) -> None:
-    told: list[tuple[str, int, int]] = []
+    told: list[tuple[str, int, bool]] = []
     split = make_split(tiny_dataset.sequences, tiny_dataset.num_items)
     fitted = fit_baselines(tiny_dataset, split, progress=lambda *what: told.append(what))
     for name, one in fitted.items():
-        number = 1 if name in ("popularity", "best_mixture") else prod(map(len, GRIDS[name].values()))
-        assert [what[1:] for what in told if what[0] == name] == [(n, number) for n in range(number + 1)], name
+        steps = [what[1:] for what in told if what[0] == name]
+        assert steps == [*((n, False) for n in range(len(steps) - 1)), (len(steps) - 1, True)], name
+        if name in GRIDS:
+            assert sum(map(len, GRIDS[name].values())) - len(GRIDS[name]) < len(steps) - 1, "each value once at least"
+            assert len(steps) - 1 <= prod(map(len, GRIDS[name].values()))
         assert one.seconds > 0
+
+
+def test_no_change_of_one_setting_alone_would_have_been_better_on_validation(tiny_dataset) -> None:
+    split = make_split(tiny_dataset.sequences, tiny_dataset.num_items)
+    one = fit_baselines(tiny_dataset, split)["sequential_rules"]
+    for name, values in GRIDS["sequential_rules"].items():
+        for value in values:
+            settings = {**one.settings, name: value}
+            settings["window"] = int(settings["window"])
+            rules = SequentialRules.fit(split.train, tiny_dataset.num_items, **settings, normalise="confidence")
+            ranks = rank_baseline(rules, split.valid, tiny_dataset.num_items)
+            ndcg = ranking_metrics(ranks, split.valid.target_offsets, (10,))["ndcg@10"].mean()
+            assert ndcg <= one.validation
 
 
 def test_the_best_mixture_is_at_least_as_good_on_validation_as_the_best_of_each_kind(tiny_dataset) -> None:
