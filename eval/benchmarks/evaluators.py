@@ -61,7 +61,7 @@ def main() -> None:
             threads = {f"{library}_NUM_THREADS": str(given.threads) for library in ("OMP", "MKL", "OPENBLAS")}
             paths = {"PYTHONPATH": str(Path(__file__).parents[2])} if name == "mmrec" else {}
             clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-            command = [str(python), __file__, "--side", name, "--folder", work]
+            command = [str(python), "-W", "ignore", __file__, "--side", name, "--folder", work]
             subprocess.run(command, check=True, cwd=work, env=clean | threads | paths)
             results |= json.loads((folder / f"{name}.json").read_text())
     print_table(results)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -31,7 +32,7 @@ class RankedBaseline:
     """
 
     ranks: np.ndarray
-    settings: dict[str, float]
+    settings: dict[str, Any]
     validation: float | None
     cost: dict[str, float]
 

@@ -18,7 +18,7 @@ from mmrec.baselines.als import ImplicitALS
 from mmrec.baselines.content_knn import ContentKNN, centred_features, content_vectors
 from mmrec.baselines.ease import EASE, MAX_ITEMS, item_gram
 from mmrec.baselines.item_knn import ItemKNN
-from mmrec.baselines.mixture import Baseline, Mixture, mix, typical_best
+from mmrec.baselines.mixture import FORMS, Baseline, Form, Mixture, mix, on_one_scale, typical_best
 from mmrec.baselines.popularity import Popularity
 from mmrec.baselines.sequential_rules import SequentialRules
 from mmrec.data.dataset import Dataset
@@ -61,7 +61,7 @@ class FittedBaseline:
     the clock that fitting and choosing took."""
 
     baseline: Baseline
-    settings: dict[str, float]
+    settings: dict[str, Any]
     validation: float | None
     seconds: float
 
@@ -217,7 +217,7 @@ class _Chooser:
         )
 
     def best_mixture(self, fitted: dict[str, FittedBaseline]) -> tuple[FittedBaseline, tuple[str, ...]]:
-        """The best of each kind at the best weights, some of which may be 0.
+        """The best of each kind in the best form, at the best weights, some of which may be 0.
 
         Returns: the mixture, and the names of its parts.
         """
@@ -228,33 +228,44 @@ class _Chooser:
         order = [max(names, key=lambda name: fitted[name].validation or 0.0) for names in kinds if names]
         sample = self.valid.history.take(np.arange(min(len(self.valid), 500)))
         scales = {name: typical_best(fitted[name].baseline, sample) if len(sample) else 1.0 for name in order}
-        best, value = dict.fromkeys(order, 1 / len(order)), None
+        best, value, form = dict.fromkeys(order, 1 / len(order)), None, FORMS[0]
         for step in _STEPS:
             tried = _grid(order, step) if value is None else _moved(best, step)
             if len(self.valid):
-                best, value = self._best_weights(fitted, scales, tried)
+                forms = FORMS if value is None else (form,)
+                best, value, form = max(
+                    (self._best_weights(fitted, scales, tried, one) for one in forms), key=lambda found: found[1]
+                )
         best = {name: round(weight, 3) for name, weight in best.items() if weight > 1e-6}
         parts = tuple(fitted[name].baseline for name in best)
-        mixture = Mixture(parts, tuple(scales[name] for name in best), tuple(best.values()))
+        mixture = Mixture(parts, tuple(scales[name] for name in best), tuple(best.values()), form)
         seconds = time.perf_counter() - started
-        return FittedBaseline(baseline=mixture, settings=dict(best), validation=value, seconds=seconds), tuple(best)
+        settings: dict[str, Any] = {"form": form, **best}
+        return FittedBaseline(baseline=mixture, settings=settings, validation=value, seconds=seconds), tuple(best)
 
     def _best_weights(
-        self, fitted: dict[str, FittedBaseline], scales: dict[str, float], candidates: list[dict[str, float]]
-    ) -> tuple[dict[str, float], float]:
+        self,
+        fitted: dict[str, FittedBaseline],
+        scales: dict[str, float],
+        candidates: list[dict[str, float]],
+        form: Form,
+    ) -> tuple[dict[str, float], float, Form]:
         """Each baseline scores each block of queries once, whatever the number of candidates."""
         valid, rows = self.valid, block_rows(self.num_items)
         ranks: list[list[np.ndarray]] = [[] for _ in candidates]
         for start in range(0, len(valid), rows):
             part = valid.take(np.arange(start, min(start + rows, len(valid))))
-            scores = {name: fitted[name].baseline.score(part.history) for name in scales}
+            scores = {
+                name: on_one_scale(fitted[name].baseline.score(part.history), scale, form)
+                for name, scale in scales.items()
+            }
             for weights, found in zip(candidates, ranks, strict=True):
                 names = [name for name, weight in weights.items() if weight]
-                mixed = mix([scores[n] for n in names], [scales[n] for n in names], [weights[n] for n in names])
+                mixed = mix([scores[n] for n in names], [weights[n] for n in names])
                 found.append(rank_targets_from_scores(mixed.__getitem__, part, num_items=self.num_items))
         values = [self._ndcg(np.concatenate(found)) for found in ranks]
         best = int(np.argmax(values))
-        return candidates[best], values[best]
+        return candidates[best], values[best], form
 
     def _ndcg(self, ranks: np.ndarray) -> float:
         return float(ranking_metrics(ranks, self.valid.target_offsets, (10,))["ndcg@10"].mean())

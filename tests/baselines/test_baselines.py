@@ -18,7 +18,7 @@ from mmrec.baselines.content_knn import ContentKNN, centred_features, tf_idf
 from mmrec.baselines.ease import EASE, item_gram
 from mmrec.baselines.histories import history_matrix, history_scores
 from mmrec.baselines.item_knn import MAX_NEIGHBOURS, ItemKNN
-from mmrec.baselines.mixture import Mixture, typical_best
+from mmrec.baselines.mixture import FORMS, Mixture, typical_best
 from mmrec.baselines.popularity import Popularity
 from mmrec.baselines.selection import GRIDS, fit_baselines, left_out, rank_baseline
 from mmrec.baselines.sequential_rules import SequentialRules
@@ -248,6 +248,20 @@ def test_a_mixture_puts_its_parts_on_one_scale() -> None:
     scales = (typical_best(popular, history), typical_best(knn, history))
     assert scales == (100, 2)
     np.testing.assert_allclose(Mixture((popular, knn), scales, (0.25, 0.75)).score(history), [[0.625, 0.875]])
+    own = Mixture((popular, knn), (7.0, 8.0), (0.25, 0.75), "own_best")
+    np.testing.assert_allclose(own.score(history), [[0.625, 0.875]], err_msg="there is one history, so the same")
+    deviations = Mixture((popular, knn), (7.0, 8.0), (0.25, 0.75), "deviations")
+    np.testing.assert_allclose(deviations.score(history), [[0.25 - 0.75, 0.75 - 0.25]])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_history_of_which_a_part_knows_nothing_adds_nothing(form) -> None:
+    nothing = Popularity(np.zeros(3))
+    scores = Mixture((nothing, Popularity(np.array([1, 2, 3]))), (1.0, 1.0), (0.5, 0.5), form).score(
+        make_sequences([0])
+    )
+    assert np.isfinite(scores).all()
+    assert scores[0].argsort().tolist() == [0, 1, 2]
 
 
 def test_every_baseline_that_the_data_allows_runs_and_new_items_are_found_by_content_alone(tiny_dataset) -> None:
@@ -289,8 +303,10 @@ def test_no_change_of_one_setting_alone_would_have_been_better_on_validation(tin
 def test_the_best_mixture_is_at_least_as_good_on_validation_as_the_best_of_each_kind(tiny_dataset) -> None:
     fitted = fit_baselines(tiny_dataset, make_split(tiny_dataset.sequences, tiny_dataset.num_items))
     mixture = fitted["best_mixture"]
-    assert sum(mixture.settings.values()) == pytest.approx(1)
-    assert set(mixture.settings) <= set(fitted)
+    weights = {name: weight for name, weight in mixture.settings.items() if name != "form"}
+    assert mixture.settings["form"] in FORMS
+    assert sum(weights.values()) == pytest.approx(1)
+    assert set(weights) <= set(fitted)
     assert mixture.validation is not None
     assert mixture.validation >= max(one.validation or 0 for name, one in fitted.items() if name != "best_mixture")
 
