@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mmrec.cli import main
 from mmrec.errors import DataError
-from mmrec.training.exporting import ExportJob, _unit_of
+from mmrec.training.exporting import ExportJob, _unit_of, run_job
 from tests.exporting.test_exporter import contents
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra `scale`)")
+
+
+@contextlib.contextmanager
+def no_progress(num_items: int) -> Iterator[Callable[[int], None]]:
+    yield lambda done: None
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +44,11 @@ def cluster():
 
 
 @pytest.mark.slow
-def test_two_nodes_of_which_one_is_lost_make_the_bytes_of_one_process(
-    run, cluster, tiny_dataset_path, tmp_path, monkeypatch
-):
-    from mmrec.training import exporting
-
-    begin = exporting.begin_export
-    monkeypatch.setattr(exporting, "begin_export", lambda *given, **named: begin(*given, **named, shard_items=2))
-    arguments = ["export", str(run), "--data", str(tiny_dataset_path), "--users", "--dtype", "int8"]
+def test_two_nodes_of_which_one_is_lost_make_the_bytes_of_one_process(run, cluster, tiny_dataset_path, tmp_path):
+    def job(out: str) -> ExportJob:
+        return ExportJob(
+            checkpoint=run, data=tiny_dataset_path, out=tmp_path / out, users=True, dtype="int8", shard_items=2
+        )
 
     def lose() -> None:
         while len(list((tmp_path / "ray" / "unfinished" / "done").glob("*.json"))) < 2:
@@ -52,9 +57,10 @@ def test_two_nodes_of_which_one_is_lost_make_the_bytes_of_one_process(
 
     thread = threading.Thread(target=lose)
     thread.start()
-    assert main([*arguments, "--out", str(tmp_path / "ray"), "--executor", "ray"]) == 0
+    report = run_job(job("ray"), executor="ray", progress=no_progress)
     thread.join()
-    assert main([*arguments, "--out", str(tmp_path / "here")]) == 0
+    assert report.encoded == 24, "all of them by Ray"
+    run_job(job("here"), progress=no_progress)
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
 
 
@@ -63,9 +69,7 @@ def test_a_machine_that_does_not_see_the_folders_says_so_in_one_line(run, tiny_d
     with pytest.raises(DataError, match=r"does not see .*/out; give an --out in a folder that all machines share$"):
         _unit_of(job, "token", {}, "part-00000")
     with pytest.raises(DataError, match=r"has mmrec .* and not 0\.0, and would write other bytes"):
-        _unit_of(
-            ExportJob(checkpoint=run, data=tiny_dataset_path, out=tmp_path), "token", {"mmrec": "0.0"}, "part-00000"
-        )
+        _unit_of(replace(job, out=tmp_path), "token", {"mmrec": "0.0"}, "part-00000")
 
 
 def test_workers_are_of_ray_alone(run, tiny_dataset_path, tmp_path, capsys):

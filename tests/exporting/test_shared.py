@@ -210,3 +210,14 @@ def test_what_a_killed_process_left_after_the_manifest_is_removed(run_export, en
     run_export(again, tmp_path / "out")
     assert again.calls == []
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_an_error_of_the_model_ends_the_export_and_is_no_reason_to_wait(run_export, encoder, tmp_path):
+    def broken(item_idx: np.ndarray) -> np.ndarray:
+        raise FileNotFoundError("weights.bin")
+
+    with pytest.raises(FileNotFoundError, match=r"weights\.bin"):
+        run_export(broken, tmp_path / "out")
+    run_export(encoder(), tmp_path / "out")
+    run_export(encoder(), tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
