@@ -29,6 +29,8 @@ __all__ = ["DISLIKE_SHARE", "Encoders", "away_from", "sum_of_units"]
 
 # How far a user's vector is turned away from the mean of the disliked ones, which has about its length.
 DISLIKE_SHARE = 0.5
+# A string would be a path, which who sends records over a network has no business to choose.
+_WRONG = {"text": (bytes, int, float), "image": str, "audio": str, "video": str}
 
 
 class Encoders:
@@ -74,7 +76,7 @@ class Encoders:
 
         from mmrec.matryoshka import narrow
 
-        read = [{name: _value(name, value) for name, value in record.items()} for record in records]
+        read = [{name: _value(name, value) for name, value in one.items() if value is not None} for one in records]
         for name in sorted({name for record in read for name in record}):
             if name not in self.modalities:
                 known = ", ".join(self.modalities) or "none"
@@ -220,6 +222,9 @@ def _value(name: str, value: Any) -> Any:
         if not value.is_file():
             raise DataError(f"{name} {value} is no file; give the path of one")
         value = value.read_bytes()
+    if isinstance(value, _WRONG.get(name, ())):
+        wanted = "a string" if name == "text" else "bytes or a pathlib.Path"
+        raise ConfigError(f"the {name} of a new item is of type {type(value).__name__}; give {wanted}")
     if isinstance(value, str | bytes) and not value.strip():
         raise DataError(f"the {name} is empty; give one that holds something, or leave it out")
     return value
