@@ -39,10 +39,12 @@ class Encoders:
     Args:
         folder: the inference part of a checkpoint.
         export: vectors of the items that histories and queries name; None: there are none.
+        users_folder: of another model, whose user encoder reads the histories; None: the same.
     """
 
-    def __init__(self, folder: Path, export: ExportFolder | None) -> None:
+    def __init__(self, folder: Path, export: ExportFolder | None, users_folder: Path | None = None) -> None:
         self.folder = folder
+        self._users_folder = users_folder or folder
         self._export = export
         self._loading = threading.RLock()
         self._encoding = threading.Lock()  # tokenizers change their settings while they read
@@ -68,7 +70,7 @@ class Encoders:
         """Whether histories must carry times."""
         if not self.user_encoder.reads_times:
             return False
-        return json.loads((self.folder / "dataset.json").read_text())["order"] == "timestamp"
+        return json.loads((self._users_folder / "dataset.json").read_text())["order"] == "timestamp"
 
     def items(self, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Unit vectors of new items, float32 (I, D)."""
@@ -168,7 +170,7 @@ class Encoders:
     def _user_encoder(self) -> UserEncoder:
         from mmrec.model import load_user_encoder
 
-        return load_user_encoder(self.folder)
+        return load_user_encoder(self._users_folder)
 
     @functools.cached_property
     def _blend(self) -> Blend | None:
