@@ -171,8 +171,11 @@ def test_filters_and_removals_hold_in_an_index_that_was_taken_over(newer, newer_
     assert [hit.item_id for hit in search_by_vector(export, query, 5000)] == newer.exact(query, 5000, allowed)
 
 
-def test_one_day_after_the_other(newer, newer_copy, built, catalog, tmp_path):
-    update_index(newer_copy, built("ivf").path)
+def test_one_day_after_the_other(newer, newer_copy, built, catalog, tmp_path, capsys):
+    assert main(["index", str(newer_copy), "--update-from", str(built("ivf").path)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "kept: 3,600 items as they were, 500 new or changed, 400 gone"
+    assert second.startswith(f"indexed: {newer_copy}  (ivf, nlist 100, nprobe ")
     third = shutil.copytree(catalog.path, tmp_path / "third")
     done = update_index(third, newer_copy)  # back to the first catalogue
     assert (done.kept, done.added, done.anew) == (3600, 400, False)
