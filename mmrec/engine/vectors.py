@@ -18,7 +18,7 @@ import numpy as np
 from mmrec.engine.questions import History, Query
 from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
-from mmrec.index import vectors_at
+from mmrec.index import live_rows, vectors_at
 
 if TYPE_CHECKING:
     from mmrec.blend import Blend
@@ -121,7 +121,8 @@ class Encoders:
         """Vectors of queries, float32 (Q, D): of one part its own, of several the direction of the sum of their unit
         vectors; no order of the parts changes a bit of it.
 
-        Raises: DataError if the parts of a query point in opposite directions, and nothing is left.
+        Raises: DataError if the parts of a query point in opposite directions, and nothing is left; if an item is
+            unknown or was removed.
         """
         with_record = [query.record for query in queries if query.record]
         with_history = [query.history for query in queries if query.history is not None]
@@ -129,7 +130,7 @@ class Encoders:
         of_histories = iter(self.users(with_history) if with_history else ())
         found = []
         for query in queries:
-            rows = np.unique(self.export.item_rows(query.items))
+            rows = np.unique(live_rows(self.export, query.items))
             parts = list(vectors_at(self.export, rows)) if len(rows) else []
             parts += [next(of_records)] if query.record else []
             if query.history is not None:
