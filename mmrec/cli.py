@@ -18,6 +18,7 @@ import tyro
 from mmrec.cli_arguments import log_to_stderr, refuse_repeated
 from mmrec.cli_check import check, print_dataset
 from mmrec.cli_compare import compare, drift, report
+from mmrec.cli_explore import explore
 from mmrec.cli_export import export
 from mmrec.cli_hub import pull, push
 from mmrec.cli_index import index
@@ -56,6 +57,7 @@ Train recommenders on what items look, read, sound and move like.
   search      items nearest to an item, a text or a media file
   recommend   items for a user or for a list of items
   serve       these and more over HTTP
+  explore     the same on a page in the browser
   report      metrics.json -> report.html
   push        share a checkpoint or an export: a folder, a URL, the Hugging Face hub
   pull        fetch what was pushed
@@ -147,6 +149,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "search": _command(search),
     "recommend": _command(recommend),
     "serve": _command(serve),
+    "explore": _command(explore),
     "report": _command(report),
     "push": _command(push),
     "pull": _command(pull),

@@ -40,7 +40,7 @@ def explore(
     from mmrec.serving.server import run_server
 
     # One reader, who rather waits than is refused: first answers load models, maps of large exports take seconds.
-    settings = ServeSettings(max_upload_mb=max_upload_mb, timeout_s=60.0)
+    settings = ServeSettings(max_upload_mb=max_upload_mb, timeout_s=60.0, num_decoders=1)
     app = build_explore_app(export, settings, data=data, compare=compare)
 
     def started(address: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from mmrec.hub_card import INTENDED_USE, CardSettings
+from mmrec.hub_card import CardSettings
 
 __all__ = ["pull", "push"]
 
@@ -18,7 +18,7 @@ def push(
     destination: Positional[str],
     results: tuple[Path, ...] = (),
     licence: str = "unknown",
-    intended_use: str = INTENDED_USE,
+    intended_use: str = "",
     public: bool = False,
 ) -> None:
     """Share a checkpoint or an export: its files, their hashes and a model card.
@@ -29,7 +29,7 @@ def push(
             Hugging Face hub.
         results: folders of `mmrec evaluate`, whose metrics and intervals go into the model card.
         licence: of the weights, an identifier of the hub such as apache-2.0.
-        intended_use: what the model is meant for, for the model card.
+        intended_use: what the model is meant for, for the model card; else it names the usual uses.
         public: a new repository of the hub is seen by everybody; else by you alone.
     """
     from mmrec.hub import push as push_model

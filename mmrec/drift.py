@@ -160,7 +160,8 @@ def _of_datasets(old: Dataset, new: Dataset, cut: str | None) -> list[Change]:
     ]
     for data, events in zip((old, new), counts, strict=True):
         if not events.sum():
-            raise DataError(f"{data.path} has no events on its side of {cut}; give another day")
+            where = "" if cut is None else f" on its side of {cut}; give another day"
+            raise DataError(f"{data.path} has no events{where}")
     shift = popularity_shift(*counts)
     meanings = {
         "divergence": "bits: 0 the same shares of events, 1 no item in both",

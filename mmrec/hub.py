@@ -17,7 +17,7 @@ from typing import Any
 
 from mmrec.data.progress import progress
 from mmrec.errors import CheckpointError, ConfigError, DataError
-from mmrec.export_folder import MANIFEST, PARTIAL_MANIFEST, ExportFolder
+from mmrec.export_folder import MANIFEST, UNFINISHED, ExportFolder
 from mmrec.hub_card import CardSettings, read_results, shared_card
 from mmrec.hub_places import PUSHED, Place, place_of
 from mmrec.model import model_hash
@@ -124,7 +124,7 @@ def pull(source: str, path: Path) -> str:
 
 
 def _parcel(path: Path) -> _Parcel:
-    if (path / MANIFEST).is_file() or (path / PARTIAL_MANIFEST).is_file():
+    if (path / MANIFEST).is_file() or (path / UNFINISHED).is_dir():
         export = ExportFolder.open(path, verify=True)
         names = [name for name in (*export.files, MANIFEST) if name != CARD]
         own = path / CARD if (path / CARD).is_file() else path / "model" / CARD

@@ -25,7 +25,7 @@ INTENDED_USE = (
     "histories look like those of the training data; search by example among them; research."
 )
 LIMITS = """\
-The metrics are of past events in one dataset: what people took then, of what was shown to them then. They do not tell
+Metrics are of past events in one dataset: what people took then, of what was shown to them then. They do not tell
 how people would take to these recommendations. Items and users unlike those of the training data are served worse, and
 what was popular then is favoured. Item and user vectors tell preferences, which may be personal data; they are no basis
 for decisions about people. Vectors of another training do not compare with these."""
@@ -37,11 +37,11 @@ class CardSettings:
 
     Attributes:
         licence: of the weights, an identifier of the hub such as "apache-2.0".
-        intended_use: what the model is for.
+        intended_use: what the model is for; empty: what the card says already, or INTENDED_USE.
     """
 
     licence: str = "unknown"
-    intended_use: str = INTENDED_USE
+    intended_use: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +132,12 @@ def _hub_result(record: dict[str, Any]) -> dict[str, Any]:
             if metric in record["metrics"]
         ],
     }
+
+
+def _use_section(body: str, settings: CardSettings) -> str:
+    if settings.intended_use:
+        return f"## What it is meant for\n\n{settings.intended_use}"
+    return "" if "## Intended use" in body else f"## Intended use\n\n{INTENDED_USE}"
 
 
 def _load_section(kind: str) -> str:

@@ -176,26 +176,28 @@ class _Hub(Place):
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-        with self._errors():
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder, self._errors():  # no second copy in a cache
             try:
-                found = hf_hub_download(self._repository, name)
+                found = hf_hub_download(self._repository, name, local_dir=folder)
             except LocalEntryNotFoundError:  # the hub did not answer
                 raise
             except EntryNotFoundError:
                 return False
-        shutil.copyfile(found, target)
+            Path(found).replace(target)
         return True
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        from httpx import HTTPError
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+        from huggingface_hub.errors import (
+            HTTPError,  # pyright: ignore[reportPrivateImportUsage] - of the client that this version is built on
+            OfflineModeIsEnabled,
+        )
 
         try:
             yield
         except OfflineModeIsEnabled as error:
             raise DataError(f"{self.name} is on the hub, and HF_HUB_OFFLINE forbids to ask it; unset it") from error
-        except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
+        except (HTTPError, OSError) as error:
             said = " ".join(str(error).split())[:300] or type(error).__name__
             raise DataError(
                 f"{self.name} cannot be used: {said}; see that the name is right, the network is there and "

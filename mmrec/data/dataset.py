@@ -26,7 +26,9 @@ from mmrec.errors import DataError, MediaError, unknown_name
 if TYPE_CHECKING:
     from mmrec.data.remote import RemoteFolder
 
-__all__ = ["Dataset", "as_text", "verify_dataset"]
+__all__ = ["DAMAGED_VECTOR", "Dataset", "as_text", "verify_dataset"]
+
+DAMAGED_VECTOR = "the vector is damaged: its length is no finite number"
 
 
 class Dataset:
@@ -201,7 +203,7 @@ class Dataset:
         with np.errstate(over="ignore", invalid="ignore"):
             is_finite = math.isfinite(np.dot(vector, vector))  # what finite_rows asks of many
         if not is_finite:
-            raise MediaError("the vector is damaged: its length is no finite number")
+            raise MediaError(DAMAGED_VECTOR)
         return vector
 
     def texts(self, items: Iterable[int]) -> Iterator[tuple[int, str]]:

@@ -40,8 +40,8 @@ class Audience:
     Attributes:
         k: length of the lists.
         share: of the users counted, those who would find the item among their first k of the catalogue and it. What
-            each has taken already stays in the catalogue, for an export does not know it: in truth the share is a
-            little greater.
+            each has taken already stays in the catalogue, for an export does not know it: without those items the share
+            is greater.
         low, high: 95 % interval of the share among all users (Wilson); both equal the share where all were counted.
         counted: users that the share rests on.
         num_users: users of the export.
@@ -108,17 +108,16 @@ def audience_of(
     )  # fmt: skip
 
 
-def users_of(export: ExportFolder) -> tuple[pa.Array | pa.ChunkedArray, np.ndarray]:
+def users_of(export: ExportFolder) -> tuple[pa.Array, np.ndarray]:
     """User ids (U,) and vectors float32 (U, D) of the users with events.
 
     Raises: DataError if the export has none.
     """
     users = export.users
-    user_ids, vectors = users.user_ids, users.vectors
     known = users.events > 0
     if not known.any():
         raise DataError(f"no user of {export.path} has events, so nobody's vector says anything")
-    return user_ids.filter(pa.array(known)), vectors[known]
+    return users.user_ids.filter(pa.array(known)), users.vectors[known]
 
 
 def _one_target_each(num_queries: int, target: int):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from mmrec.data.audit.thumbnails import PICTURED, item_thumbnail
 from mmrec.data.dataset import Dataset
@@ -22,6 +23,8 @@ __all__ = ["Catalog", "Medium"]
 
 _SIDE_PX = 400  # of a thumbnail: a card is about 200 wide, screens have two pixels for one
 _KEPT_THUMBNAILS = 4096  # about 20 kB each
+_MAX_TEXT = 2000  # characters that the page shows of a description
+_WORDS_OF_A_LABEL = 4
 
 _CONTENT_TYPES = {
     "jpg": "image/jpeg",
@@ -41,7 +44,6 @@ _CONTENT_TYPES = {
     "webm": "video/webm",
     "mkv": "video/x-matroska",
     "mov": "video/quicktime",
-    "txt": "text/plain; charset=utf-8",
 }
 
 
@@ -74,7 +76,7 @@ class Catalog:
         self._thumbnail = functools.lru_cache(maxsize=_KEPT_THUMBNAILS)(self._make_thumbnail)
 
     def cards(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Title, modalities, attributes, and which media there are to play, of each item.
+        """Title, modalities, attributes, text, and which media there are to see and play, of each item.
 
         Raises: DataError if an item is unknown.
         """
@@ -86,13 +88,25 @@ class Catalog:
         live = live_items(self.export)
         return np.arange(self.export.num_items) if live is None else np.flatnonzero(live)
 
+    @functools.cached_property
+    def prose(self) -> frozenset[str]:
+        """Attributes that are read, not counted: columns of strings of many words, most of them of one item alone."""
+        found = set()
+        for name in self.export.attributes.column_names:
+            texts = pl.Series(self.export.attributes[name]).drop_nulls()
+            if texts.dtype == pl.String and len(texts) and texts.n_unique() > len(texts) / 2:
+                words = texts.str.count_matches(r"\S+").mean()
+                if isinstance(words, float) and words > _WORDS_OF_A_LABEL:
+                    found.add(name)
+        return frozenset(found)
+
     def thumbnail(self, item_id: str) -> bytes | None:
         """A JPEG; None if nothing of the item can be pictured, or no dataset was given."""
         idx = self._in_dataset(item_id)
         return None if idx is None else self._thumbnail(idx)
 
     def medium(self, item_id: str, modality: str) -> Medium:
-        """The medium, or the text, as it is stored.
+        """The picture, sound or clip as it is stored.
 
         Raises:
             DataError: if there is no dataset, or the item is not in it or lacks the modality.
@@ -101,30 +115,29 @@ class Catalog:
         idx = self._in_dataset(item_id)
         if self.dataset is None or idx is None:
             raise DataError(f"there are no media of {item_id!r} here; start `mmrec explore` with --data DATASET")
-        if modality not in (*PICTURED, "text") or self.dataset.location(modality, idx) is None:
+        if modality not in PICTURED or self.dataset.location(modality, idx) is None:
             raise DataError(f"item {item_id!r} has no {modality}")
         data = self.dataset.read(modality, idx)
-        if isinstance(data, str):
-            return Medium(data.encode(), _CONTENT_TYPES["txt"])
         assert isinstance(data, bytes)
         ext = self.dataset.attributes[f"{modality}.ext"][idx]
         return Medium(data, _CONTENT_TYPES.get(ext, "application/octet-stream"))
-
-    def _attributes(self, row: int) -> dict[str, Any]:
-        table = self.export.attributes
-        return {name: table[name][row].as_py() for name in table.column_names}
 
     def _card(self, item_id: str) -> dict[str, Any]:
         row = self.export.item_index(item_id)
         idx = self._in_dataset(item_id)
         media = []
         if self.dataset is not None and idx is not None:
-            media = [name for name in (*PICTURED, "text") if self.dataset.location(name, idx) is not None]
+            media = [name for name in PICTURED if self.dataset.location(name, idx) is not None]
+        values = {name: self.export.attributes[name][row].as_py() for name in self.export.attributes.column_names}
+        texts = [value for name, value in values.items() if value and name in self.prose]
         return {
             "item_id": item_id,
             "title": (self.export.title_column[row].as_py().splitlines() or [item_id])[0],
             "modalities": self.export.modalities_of(row),
-            "attributes": {name: value for name, value in self._attributes(row).items() if value is not None},
+            "attributes": {
+                name: value for name, value in values.items() if value is not None and name not in self.prose
+            },
+            "text": "\n".join(texts)[:_MAX_TEXT],
             "media": media,
         }
 

@@ -39,7 +39,7 @@ def make_map(catalog: Catalog, *, max_points: int = MAX_POINTS, seed: int = 0) -
     places, explained = principal_plane(vectors_at(export, rows))
     grid = np.rint((places + 1) / 2 * _GRID).astype(int)
     drawn = export.attributes.take(rows)
-    colours = {name: _colour(drawn[name].to_pylist()) for name in drawn.column_names}
+    colours = {name: _colour(drawn[name].to_pylist()) for name in drawn.column_names if name not in catalog.prose}
     media = [" + ".join(name for name in export.modalities_of(row) if name != "item_id") or "nothing" for row in rows]
     colours = {name: colour for name, colour in (colours | {"modalities": _colour(media)}).items() if colour}
     return {

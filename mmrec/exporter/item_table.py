@@ -27,15 +27,17 @@ def item_table(dataset: Dataset) -> pa.Table:
     """
     items = dataset.attributes
     texts = dataset.manifest["text_columns"]
-    title = pl.coalesce(*(pl.col(name) for name in texts[:1]), pl.col("item_id")).alias("title")
+    shown = texts[:1] or ["title"] * (items.schema.get("title") == pl.String)  # of what is no text, a column so named
+    title = pl.coalesce(*(pl.col(name) for name in shown), pl.col("item_id")).alias("title")
     columns = [pl.col("item_id"), title]
     for name, kind in items.schema.items():
-        if name in _OWN or name in texts[:1] or name.partition(".")[0] in MEDIA_MODALITIES:
+        if name in _OWN or name in shown or name.partition(".")[0] in MEDIA_MODALITIES:
             continue
         if name in texts and (items[name].str.len_chars().max() or 0) > MAX_TEXT_CHARS:  # pyright: ignore[reportOperatorIssue]
             continue
         if name == "title":
-            logger.warning("the column 'title' is not exported: the title of an item is its %s", texts[0])
+            source = shown[0] if shown else "id"
+            logger.warning("the column 'title' is not exported: the title of an item is its %s", source)
         elif name == "modalities":
             logger.warning("the column 'modalities' is not exported: an export has a column of this name of its own")
         elif (column := _as_attribute(name, kind)) is not None:

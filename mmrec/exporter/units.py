@@ -59,23 +59,29 @@ class Units:
                 slow = [unit for unit in waiting if self._leases.watched_s(unit) > _SLOWER * self._longest_s]
                 for unit in slow[:1]:
                     logger.warning("%s takes its owner long; doing it here", unit)
-                    self._leases.seize(unit)
+                    self._take(unit, by_force=True)
                 if not slow:
                     time.sleep(POLL_S)
 
     def _done(self, unit: str, write: Callable[[str, May], dict[str, Any]], done: Callable[[str], object]) -> bool:
         """Whether the unit is done, if possible by doing it."""
-        try:
+        if self._work.entry(unit) is None:
+            if not self._take(unit):
+                return False
             if self._work.entry(unit) is None:
-                if not self._leases.take(unit):
-                    return False
-                if self._work.entry(unit) is None:
+                try:
                     self._write(unit, write)
-        except (Lost, FileNotFoundError):  # the folder of leases goes away with the end
-            return False
+                except Lost:
+                    return False
         self._leases.release(unit)
         done(unit)
         return True
+
+    def _take(self, unit: str, *, by_force: bool = False) -> bool:
+        try:
+            return self._leases.seize(unit) if by_force else self._leases.take(unit)
+        except FileNotFoundError:  # the folder of leases goes away with the end
+            return False
 
     def _write(self, unit: str, write: Callable[[str, May], dict[str, Any]]) -> None:
         started = time.monotonic()
@@ -104,13 +110,13 @@ class Units:
             is_done: finishes, if it still may at the last step; False if units proved damaged and were done again.
         """
         while not self._work.is_over():
-            try:
-                if self._leases.take("finish"):
+            if self._take("finish"):
+                try:
                     if is_done(lambda: self._leases.holds("finish")):
                         return
-                elif self._leases.watched_s("finish") > 10 * SILENCE_S:
-                    self._leases.seize("finish")
-                else:
-                    time.sleep(POLL_S)
-            except (Lost, FileNotFoundError):
-                continue
+                except Lost:
+                    continue
+            elif self._leases.watched_s("finish") > 10 * SILENCE_S:
+                self._take("finish", by_force=True)
+            else:
+                time.sleep(POLL_S)

@@ -76,30 +76,37 @@ class Workplace:
                 if state != "join":
                     write_json(self._folder / "plan.json", self.identity)
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise self.cannot_write(error) from error
 
     def _state(self, overwrite: bool) -> Literal["join", "begin", "replace"]:
-        plan, manifest = self._read("plan.json"), self._manifest()
-        if plan is not None:
-            if plan == self.identity:
-                return "join"
-            found = plan
-        elif (self._folder / "replacing").is_file():
-            return "replace"
-        elif manifest is not None:
-            if self._same(manifest):
-                return "replace" if overwrite else "begin"
-            found = manifest
-        elif self._is_empty():
-            return "begin"
+        for _ in range(3):  # what others change between two looks can seem to be nobody's
+            found = self._found()
+            if found is not None:
+                break
+            time.sleep(POLL_S)
         else:
             raise DataError(f"{self.out} exists and is no export; choose another --out")
+        if isinstance(found, str):
+            return found
+        is_unfinished = found == self._read("plan.json")
+        if self._same(found) and (is_unfinished or not overwrite):
+            return "join" if is_unfinished else "begin"
         if overwrite:
             return "replace"
         raise DataError(
             f"{self.out} holds {_what(found)}, this is {_what(self.identity)}; choose another --out, or --overwrite "
             "replaces it"
         )
+
+    def _found(self) -> dict[str, Any] | Literal["begin", "replace"] | None:
+        """The plan or manifest that is there, or what to do without one; None if something else is there."""
+        is_empty = self._is_empty()  # first: who has begun meanwhile has a plan
+        plan = self._read("plan.json")
+        if plan is not None:
+            return plan
+        if (self._folder / "replacing").is_file():
+            return "replace"
+        return self._manifest() or ("begin" if is_empty else None)
 
     def _same(self, manifest: dict[str, Any]) -> bool:
         return all(manifest.get(key) == value for key, value in self.identity.items())
@@ -111,7 +118,7 @@ class Workplace:
         names = {path.name for path in self.out.iterdir()} if self.out.is_dir() else {"a file"}
         if any(name != UNFINISHED and not name.startswith(_GONE) for name in names):
             return False
-        begun = {"leases", "scratch", "done"}
+        begun = {"leases", "scratch", "done", ".plan.json.tmp"}
         return UNFINISHED not in names or {path.name for path in self._folder.iterdir()} <= begun
 
     def _manifest(self) -> dict[str, Any] | None:
@@ -170,7 +177,7 @@ class Workplace:
         except OSError as error:
             if self.is_over():
                 raise Lost from error
-            raise self._cannot_write(error, f"{UNFINISHED}/done/{name}") from error
+            raise self.cannot_write(error, f"{UNFINISHED}/done/{name}") from error
 
     def withdraw(self, unit: str) -> None:
         """A unit is not finished after all."""
@@ -203,7 +210,7 @@ class Workplace:
             if not isinstance(error, Lost) and self.is_over():
                 raise Lost from error
             if isinstance(error, OSError):
-                raise self._cannot_write(error, name) from error
+                raise self.cannot_write(error, name) from error
             raise
         finally:
             shutil.rmtree(scratch.parent, ignore_errors=True)
@@ -233,6 +240,7 @@ class Workplace:
         def write(path: Path) -> None:
             with path.open("wb") as file:
                 np.save(file, values)
+            flush(path)  # nobody looks at it before it is needed
 
         self._note(f"{unit}.npy", write)
 
@@ -244,13 +252,14 @@ class Workplace:
     def _read(self, name: str) -> Any:
         try:
             return json.loads((self._folder / name).read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
             place = self._folder / name
             raise DataError(f"{place} is damaged ({error}); remove {self.out} or choose another --out") from error
 
-    def _cannot_write(self, error: OSError, name: str = "") -> DataError:
+    def cannot_write(self, error: OSError, name: str = "") -> DataError:
+        """What to tell of a file that cannot be written, such as on a full disk."""
         place = self.out / name if name else self.out
         return DataError(
             f"{place} cannot be written: {error.strerror or error}; make room or give another --out, and run the same "

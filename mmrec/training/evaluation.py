@@ -15,7 +15,7 @@ import torch
 from mmrec.blend import Blend, fit_blend, refit_blend
 from mmrec.compatibility import check_compatible
 from mmrec.data.dataset import Dataset
-from mmrec.data.splits import Split, make_split
+from mmrec.data.splits import Split, SplitName, make_split
 from mmrec.errors import DataError
 from mmrec.evaluator import Part, queries_of
 from mmrec.explanation import explain_items
@@ -45,6 +45,7 @@ class Vectors:
         refit_of: of a refit, the run whose steps were chosen on validation.
         shares: by modality, its share of the weights that fusion gives for the items asked for, (n,) each; None for an
             export, whose vectors are made already.
+        split_name, split_quantile: of ``split``, as in the configuration of the run.
     """
 
     dataset: Dataset
@@ -57,6 +58,8 @@ class Vectors:
     user_encoder: UserEncoder
     refit_of: Path | None
     shares: Callable[[np.ndarray], dict[str, np.ndarray]] | None
+    split_name: SplitName
+    split_quantile: float
 
     def blend(self) -> Blend:
         """The model's scores with those of a counting baseline, chosen on the validation queries.
@@ -183,6 +186,8 @@ def _with_users(
         user_encoder=user_encoder,
         refit_of=Path(config["refit_of"]) if config["refit_of"] else None,
         shares=None,
+        split_name=config["split"],
+        split_quantile=config["split_quantile"],
     )
 
 

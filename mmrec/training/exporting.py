@@ -121,6 +121,7 @@ class ExportJob:
     index: IndexConfig | None = None
     since: Path | None = None
     blend: bool = False
+    shard_items: int = 8192
     overwrite: bool = False
 
     def begin(self, source: CheckpointSource) -> Making:
@@ -142,6 +143,7 @@ class ExportJob:
             users=self.users,
             index=self.index,
             since=self.since,
+            shard_items=self.shard_items,
             overwrite=self.overwrite,
         )
 

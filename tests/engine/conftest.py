@@ -59,10 +59,16 @@ def with_users(engine_export: Path, tmp_path_factory: pytest.TempPathFactory) ->
     users /= np.linalg.norm(users, axis=1, keepdims=True)
     users[-1] = 0
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(users.ravel()), dim)
-    table = pa.table({"user_id": [f"u{n:03d}" for n in range(300)], "vector": vectors})
+    columns = {
+        "user_id": [f"u{n:03d}" for n in range(300)],
+        "vector": vectors,
+        "events": pa.array([3] * 299 + [0], pa.int32()),
+        "last_time": pa.nulls(300, pa.int64()),
+    }
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "users").mkdir()
     name = "users/part-00000.parquet"
-    manifest["files"][name] = write_table(folder / name, table)
+    part = {"file": name, "rows": 300, **write_table(folder / name, pa.table(columns))}
+    manifest["users"] = {"num_users": 300, "parts": [part]}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder, users

@@ -10,7 +10,8 @@ import pytest
 
 import mmrec
 from mmrec.atomic_files import write_json
-from mmrec.engine import Query
+from mmrec.cli import main
+from mmrec.engine import History, Query
 from mmrec.engine.audience import audience_of
 from mmrec.errors import ConfigError, DataError
 from mmrec.index.removed import change_removed
@@ -72,6 +73,18 @@ def test_a_sample_of_users_is_drawn_by_the_seed_and_has_an_interval(with_users):
     assert covered >= 36, "of 40 intervals of 95 %"
     again = audience_of(export, users[3], 5, max_users=100, seed=7)
     assert dataclasses.asdict(again) == dataclasses.asdict(audience_of(export, users[3], 5, max_users=100, seed=7))
+
+
+def test_users_are_those_that_export_writes(engine_run, tiny_dataset, tmp_path):
+    out = tmp_path / "export"
+    assert main(["export", str(engine_run), "--data", str(tiny_dataset.path), "--out", str(out), "--users"]) == 0
+    engine = mmrec.load(out)
+    taken = tiny_dataset.sequences.take(np.array([4]))
+    user = engine.encode_users([History(items=tiny_dataset.item_ids[taken.item_idx].tolist())])[0]
+    found = audience_of(engine.export, user, 1)
+    assert found.num_users == tiny_dataset.num_users
+    assert found.nearest[0].user_id == str(taken.user_ids[0])
+    assert found.nearest[0].score == pytest.approx(1, abs=1e-5)
 
 
 def test_removed_items_are_nobodys_competition(with_users, tmp_path):

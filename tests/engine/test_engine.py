@@ -209,7 +209,8 @@ def test_folders_that_are_neither_export_nor_checkpoint_are_refused(tmp_path, en
     with pytest.raises(DataError, match="is no export folder"):
         mmrec.load(tmp_path)
     shutil.copytree(engine_export, tmp_path / "unfinished")
-    (tmp_path / "unfinished" / "manifest.json").rename(tmp_path / "unfinished" / "manifest.partial.json")
+    (tmp_path / "unfinished" / "manifest.json").unlink()
+    (tmp_path / "unfinished" / "unfinished").mkdir()
     with pytest.raises(DataError, match="unfinished"):
         mmrec.load(tmp_path / "unfinished")
     shutil.copytree(find_checkpoint(engine_run), tmp_path / "damaged")

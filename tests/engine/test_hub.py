@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from mmrec.errors import CheckpointError, ConfigError, DataError
 from mmrec.hub import pull, push
 from mmrec.hub_card import CardSettings
 from mmrec.training.checkpoint import find_checkpoint
+from tests.engine.hub_server import running_hub
 
 RECORDS = [{"text": "a red thing"}, {"text": "grey"}]
 
@@ -118,7 +123,8 @@ def test_results_of_another_model_are_refused(engine_run, results, tmp_path):
 def test_unfinished_and_damaged_folders_are_not_pushed(engine_run, engine_export, tmp_path):
     unfinished = tmp_path / "unfinished"
     shutil.copytree(engine_export, unfinished)
-    (unfinished / "manifest.json").rename(unfinished / "manifest.partial.json")
+    (unfinished / "manifest.json").unlink()
+    (unfinished / "unfinished").mkdir()
     damaged = tmp_path / "damaged"
     shutil.copytree(engine_export, damaged)
     part = next((damaged / "embeddings").iterdir())
@@ -211,6 +217,50 @@ def test_the_hub_is_named_by_user_and_name_and_is_not_asked_offline(engine_run, 
     for ask in (lambda: push(engine_run, "hf://user/name"), lambda: pull("hf://user/name", tmp_path / "here")):
         with pytest.raises(DataError, match=r"HF_HUB_OFFLINE|cannot be used"):
             ask()
+
+
+def hub_command(url: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own, for the library of the hub reads its address once."""
+    kept = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    environment = kept | {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_TOKEN": "hf_x", "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-m", "mmrec", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def test_the_hub_gets_one_commit_and_gives_back_what_it_got(engine_run, engine_export, engine, tmp_path):
+    with running_hub() as hub:
+        for folder in (engine_export, engine_run):  # the second replaces the first
+            done = hub_command(hub.url, tmp_path, "push", str(folder), "hf://me/lamps")
+            assert (done.returncode, done.stdout) == (0, "pushed: hf://me/lamps\n"), done.stderr
+        assert hub.commits == 2
+        assert hub.private == {"me/lamps": True}
+        files = hub.repositories["me/lamps"]
+        assert not [name for name in files if name.startswith(("embeddings/", "training_state/"))]
+        done = hub_command(hub.url, tmp_path, "pull", "hf://me/lamps", str(tmp_path / "here"))
+        assert done.returncode == 0, done.stderr
+        assert contents(tmp_path / "here") == {name: data for name, data in files.items() if name != "pushed.json"}
+        found = mmrec.load(tmp_path / "here").encode_items(RECORDS)
+        np.testing.assert_allclose(found, engine.encode_items(RECORDS), atol=1e-5)
+
+        files["model.safetensors"] = files["model.safetensors"][:-1] + b"?"
+        done = hub_command(hub.url, tmp_path, "pull", "hf://me/lamps", str(tmp_path / "again"))
+        assert done.returncode == 2
+        assert "model.safetensors is damaged" in done.stderr
+        done = hub_command(hub.url, tmp_path, "pull", "hf://me/tables", str(tmp_path / "again"))
+        assert done.returncode == 2
+        assert "hf://me/tables cannot be used" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_hub_that_does_not_answer_is_an_error_in_one_line(engine_run, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    for arguments in (("push", str(engine_run), "hf://me/lamps"), ("pull", "hf://me/lamps", str(tmp_path / "here"))):
+        done = hub_command(url, tmp_path, *arguments)
+        assert done.returncode == 2, done.stderr
+        assert "hf://me/lamps cannot be used" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_commands_share_a_model(engine_run, engine, tmp_path, capsys):

@@ -57,7 +57,7 @@ def engine(world: dict[str, Path]) -> Engine:
 @contextlib.contextmanager
 def running(export: Path, settings: ServeSettings | None = None, **more: Any) -> Iterator[str]:
     """The page of an export; its address."""
-    settings = settings or ServeSettings(timeout_s=60)
+    settings = settings or ServeSettings(timeout_s=60, num_decoders=1)
     server = uvicorn.Server(server_config(build_explore_app(export, settings, **more), settings))
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],))
@@ -86,6 +86,13 @@ def address(world: dict[str, Path]) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def bare_address(world: dict[str, Path]) -> Iterator[str]:
+    """The page of the hybrid alone, without media, for files of 2 MB at most."""
+    with running(world["hybrid"], ServeSettings(timeout_s=60, num_decoders=1, max_upload_mb=2)) as address:
+        yield address
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """One browser for all tests."""
@@ -108,7 +115,7 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
     def open_at(address: str, hash_: str = "", **options: Any) -> Any:
         context = chromium.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)  # a shared machine may be slow; what is there is found at once
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: requested.append(request.url))
         pages.append(page)

@@ -38,6 +38,12 @@ def start(tiny_dataset_path: Path, checkpoint: Path):
         process.communicate()
 
 
+def encoded_by(process: subprocess.Popen) -> int:
+    told, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    return int(told)
+
+
 def num_done(out: Path) -> int:
     return len(list((out / "unfinished" / "done").glob("part-*.json")))
 
@@ -51,15 +57,15 @@ def wait_for(condition, process: subprocess.Popen | None = None, limit_s: float 
 def test_two_processes_share_the_parts_and_write_what_one_writes(start, tmp_path):
     alone = start(tmp_path / "alone")
     both = [start(tmp_path / "out", 0.2) for _ in range(2)]
-    encoded = [int(process.communicate(timeout=200)[0]) for process in both]
-    assert alone.communicate(timeout=200)[0] == "24\n"
+    encoded = [encoded_by(process) for process in both]
+    assert encoded_by(alone) == 24
     assert sum(encoded) == 24, "each part by one of them"
     assert contents(tmp_path / "out") == contents(tmp_path / "alone")
 
 
 def test_killed_processes_cost_nothing_but_what_they_were_doing(start, tmp_path):
     """Two processes killed together at three moments; then one finishes, with the bytes of an undisturbed export."""
-    start(tmp_path / "whole").communicate(timeout=200)
+    assert encoded_by(start(tmp_path / "whole")) == 24
     moments, out = random.Random(3), tmp_path / "out"
     for _ in range(3):
         pair, before = [start(out, 0.1) for _ in range(2)], num_done(out)
@@ -70,14 +76,14 @@ def test_killed_processes_cost_nothing_but_what_they_were_doing(start, tmp_path)
             process.wait()
     left = 24 - num_done(out)
     assert 0 < left < 24
-    assert start(out).communicate(timeout=200)[0] == f"{left}\n"
+    assert encoded_by(start(out)) == left
     assert contents(out) == contents(tmp_path / "whole")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_ten_kills_at_random_moments_of_two_processes_leave_the_bytes_of_an_undisturbed_export(start, tmp_path):
-    start(tmp_path / "whole", 0.0, "--index").communicate(timeout=200)
+    assert encoded_by(start(tmp_path / "whole", 0.0, "--index")) == 24
     moments, out, kills = random.Random(7), tmp_path / "out", 0
     while True:
         pair = [start(out, 0.3, "--index") for _ in range(2)]
@@ -203,4 +209,15 @@ def test_what_a_killed_process_left_after_the_manifest_is_removed(run_export, en
     again = encoder()
     run_export(again, tmp_path / "out")
     assert again.calls == []
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_an_error_of_the_model_ends_the_export_and_is_no_reason_to_wait(run_export, encoder, tmp_path):
+    def broken(item_idx: np.ndarray) -> np.ndarray:
+        raise FileNotFoundError("weights.bin")
+
+    with pytest.raises(FileNotFoundError, match=r"weights\.bin"):
+        run_export(broken, tmp_path / "out")
+    run_export(encoder(), tmp_path / "out")
+    run_export(encoder(), tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")

@@ -81,6 +81,15 @@ def test_a_column_named_title_gives_way_to_the_title(run_export, encoder, tmp_pa
     assert "the column 'title' is not exported: the title of an item is its name" in caplog.text
 
 
+def test_a_column_named_title_is_the_title_where_nothing_is_text(run_export, encoder, tmp_path):
+    items = pl.DataFrame({"item_id": ["a", "b"], "title": ["Dr", None], "vec": [1, 2]})
+    np.save(tmp_path / "vec.npy", np.ones((2, 3), dtype=np.float32))
+    dataset = dataset_of(items, tmp_path / "source", features=(f"vec={tmp_path / 'vec.npy'}",))
+    run_export(encoder(), tmp_path / "out", dataset=dataset)
+    table = pq.read_table(tmp_path / "out" / "items.parquet").drop_columns(["modalities"])
+    assert table.to_pydict() == {"item_id": ["a", "b"], "title": ["Dr", "b"], "vec": [1, 2]}
+
+
 def test_the_manifest_says_how_the_vectors_are_used(run_export, encoder, tmp_path):
     run_export(encoder(), tmp_path / "out", user_side=SIDE)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())

@@ -1,4 +1,4 @@
-"""A generated export of 6,000 items around 60 centres, with attributes, and its index of each kind."""
+"""A generated export of 4,000 items around 40 centres, with attributes, and its index of each kind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eval.benchmarks.generated_export import clustered_vectors, write_export
 from mmrec.export_folder import ExportFolder
 from mmrec.index.build import IndexConfig, rebuild
 
-NUM_ITEMS, DIM = 6000, 16
+NUM_ITEMS, DIM = 4000, 16
 KINDS = ("none", "exact", "ivf", "hnsw", "sq8")
 
 

@@ -44,7 +44,7 @@ def test_scores_are_inner_products_in_float64_whatever_the_index_stores(catalog,
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_pass_over_many_queries_answers_as_one_by_one(catalog, built, kind):
     queries = catalog.queries(40)
-    taken = [catalog.item_ids[n : n + n % 3].tolist() for n in range(40)]
+    taken = [catalog.item_ids[n : n + 2].tolist() for n in range(40)]
     singly = [search_by_vector(built(kind), *one) for one in zip(queries, [7] * 40, taken, strict=True)]
     together = search_by_vectors(built(kind), queries, 7, taken)
     assert [[hit.item_id for hit in hits] for hits in together] == [[hit.item_id for hit in hits] for hits in singly]
@@ -56,8 +56,8 @@ def test_asking_for_more_than_there_is_gives_all_in_order(catalog, built, kind):
     query = catalog.queries(1)[0]
     hits = search_by_vector(built(kind), query, 10_000)
     assert [hit.item_id for hit in hits] == catalog.exact(query, 10_000)
-    assert [hit.rank for hit in hits] == [*range(1, 6001)]
-    assert len(search_by_item(built(kind), str(catalog.item_ids[0]), 10_000)) == 5999
+    assert [hit.rank for hit in hits] == [*range(1, 4001)]
+    assert len(search_by_item(built(kind), str(catalog.item_ids[0]), 10_000)) == 3999
 
 
 @pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw", "sq8"])
@@ -111,7 +111,7 @@ def test_the_kind_follows_from_size_recall_and_memory():
     assert kind(1000, kind="hnsw") == "hnsw"
     assert choose(190_000, 256, IndexConfig(memory_gb=0.1)).nlist == 0, "small enough to look at all codes"
     assert choose(1_000_000, 256, IndexConfig()).nlist == 2048
-    with pytest.raises(ConfigError, match=r"sq8 of 1,000,000 items x 256 needs 0.276 GB and takes least; memory-gb is"):
+    with pytest.raises(ConfigError, match=r"sq8 of 1,000,000 items x 256 needs 0.274 GB and takes least; memory-gb is"):
         kind(1_000_000, memory_gb=0.2)
     with pytest.raises(ConfigError, match=r"ivf of 1,000,000 items x 256 needs 1.04 GB; memory-gb is 0.5"):
         kind(1_000_000, kind="ivf", memory_gb=0.5)
@@ -120,7 +120,7 @@ def test_the_kind_follows_from_size_recall_and_memory():
 @pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw", "sq8"])
 def test_what_a_plan_says_of_memory_is_about_what_the_index_takes(built, kind):
     entry = built(kind).manifest["index"]
-    planned = choose(6000, 16, IndexConfig(kind=kind)).memory_bytes
+    planned = choose(4000, 16, IndexConfig(kind=kind)).memory_bytes
     assert 0.8 * planned < entry["memory_bytes"] < 1.2 * planned
 
 
@@ -156,11 +156,12 @@ def test_a_kind_that_does_not_reach_the_recall_is_refused_and_the_export_answers
     catalog, copy_of, monkeypatch
 ):
     monkeypatch.setattr("mmrec.index.tuning._MOST_EF", 10)
-    path = copy_of("exact")
+    path = copy_of("ivf")
+    before = (path / "manifest.json").read_bytes()
     with pytest.raises(ConfigError, match=r"kind hnsw finds 0\.\d+ of the exact answer here at the most, recall asks"):
         rebuild(path, IndexConfig(kind="hnsw", recall=1.0))
-    query = catalog.queries(1)[0]
-    assert [hit.item_id for hit in search_by_vector(ExportFolder.open(path), query, 5)] == catalog.exact(query, 5)
+    assert (path / "manifest.json").read_bytes() == before
+    ExportFolder.open(path, verify=True)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.1, 1.5, float("nan")])
@@ -183,7 +184,7 @@ def test_a_damaged_index_file_is_named(copy_of, kind):
 
 
 def test_the_index_of_another_export_is_refused(copy_of, tmp_path):
-    other = write_export(tmp_path / "other", clustered_vectors(6000, 16, seed=1))
+    other = write_export(tmp_path / "other", clustered_vectors(4000, 16, seed=1))
     rebuild(other, IndexConfig())
     path = copy_of("exact")
     foreign, own = (json.loads((folder / "manifest.json").read_text()) for folder in (other, path))
@@ -216,14 +217,14 @@ def test_an_index_is_built_from_the_command_line(copy_of, capsys):
     path = str(copy_of("none"))
     assert main(["index", path, "--kind", "ivf", "--recall", "0.9"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"indexed: {path}  (ivf, nlist 128, nprobe ")
+    assert out.startswith(f"indexed: {path}  (ivf, nlist 100, nprobe ")
     assert "(asked for 0.9, 500 queries)" in out
     assert main(["index", path]) == 0
-    assert capsys.readouterr().out == f"indexed: {path}  (exact; 0.4 MB; all of the exact answer)\n"
+    assert capsys.readouterr().out == f"indexed: {path}  (exact; 0.3 MB; all of the exact answer)\n"
     assert main(["index", path, "--recall", "1.5"]) == 2
     assert capsys.readouterr().err == "mmrec index: recall is 1.5; it must be above 0 and at most 1\n"
     assert main(["index", path, "--memory-gb", "0.00001"]) == 2
-    assert "needs 9.6e-05 GB and takes least" in capsys.readouterr().err
+    assert "needs 6.4e-05 GB and takes least" in capsys.readouterr().err
 
 
 def test_settings_are_kept_with_the_index(built):

@@ -105,4 +105,3 @@ export class Export {
 
 export const thumbnailOf = (id) => `/thumbnail/${encodeURIComponent(id)}`;
 export const mediumOf = (id, modality) => `/media/${encodeURIComponent(id)}/${modality}`;
-export const textOf = (id, signal) => fetch(mediumOf(id, "text"), { signal }).then((response) => (response.ok ? response.text() : ""));

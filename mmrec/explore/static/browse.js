@@ -1,6 +1,5 @@
 // The start, the answers to a search, and an item with its neighbours.
 
-import { textOf } from "./api.js";
 import { button, h, icon, plural, say } from "./dom.js";
 import { badges, grid, opinionButtons, picture, player, shown, skeleton } from "./items.js";
 
@@ -89,20 +88,14 @@ function stage(item) {
     item.media.includes("audio") && player(item, "audio", false));
 }
 
-function hero(item, { exported, other, signal }) {
-  const words = h("p", { class: "text" });
-  if (item.media.includes("text")) {
-    textOf(item.item_id, signal)
-      .then((text) => { words.textContent = text.startsWith(item.title) ? text.slice(item.title.length).trim() : text; })
-      .catch(() => words.remove()); // the reader has gone on, or the server: the list says so
-  }
+function hero(item, { exported, other }) {
   const facts = Object.entries(item.attributes).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, shown(value))));
   return h("section", { class: "hero", data: { id: item.item_id, title: item.title }, "aria-label": item.title },
     stage(item),
     h("div", { class: "about" },
       h("h1", { tabindex: "-1" }, item.title),
       h("p", { class: "id" }, item.item_id),
-      words,
+      item.text && h("p", { class: "text" }, item.text),
       facts.length > 0 && h("dl", {}, facts),
       badges(item, exported.about, true),
       h("div", { class: "acts" }, opinionButtons(item, true),

@@ -62,7 +62,7 @@ function columnBody({ hits, error }, { hits: others = [] }, one) {
   const rankThere = new Map(others.map((hit) => [hit.item_id, hit.rank]));
   return h("ol", { class: "rows" }, hits.map((hit) => {
     const there = rankThere.get(hit.item_id);
-    const mark = there && h("span", { class: "twin", title: `At ${there} in the other list` }, `= ${there}`);
+    const mark = there && h("span", { class: "twin", title: `At ${there} in the other list` }, `also at ${there}`);
     const line = row(hit, one.about, { to: hashOf(hit.item_id), mark, buttons: false });
     if (there) line.classList.add("shared");
     for (const [event, lit] of [["pointerenter", true], ["pointerleave", false], ["focusin", true], ["focusout", false]]) {

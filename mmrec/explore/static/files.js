@@ -31,7 +31,7 @@ export function keepFile(file, about) {
   return kept.push({ file, modality }) - 1;
 }
 
-const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 20 ? 2 : 0)} MiB`;
+const megabytes = (bytes) => `${Number((bytes / 1e6).toPrecision(2))} MB`;
 
 export const fileOf = (number) => kept[number] ?? null;
 

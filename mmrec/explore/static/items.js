@@ -103,7 +103,7 @@ export function card(item, exported, to = hashOf(item.item_id)) {
   const media = h("div", { class: "media" }, picture(item));
   media.append(...[playButtons(item, media), opinionButtons(item)].filter(Boolean));
   const line = attributesLine(item);
-  return h("article", { class: "card", data: { id: item.item_id, title: item.title } },
+  return h("article", { class: "card", "aria-label": item.title, data: { id: item.item_id, title: item.title } },
     media,
     h("a", { class: "title", href: to }, item.title),
     line && h("p", { class: "attributes", title: Object.entries(item.attributes).map(([name, value]) => `${name}: ${shown(value)}`).join("\n") }, line),

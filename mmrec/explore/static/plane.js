@@ -106,11 +106,6 @@ export class Plane {
     return true;
   }
 
-  /** A summary for tests: places of points on the canvas. */
-  screenOf(id) {
-    return this.#screen(this.#placeOf.get(id));
-  }
-
   #cellOf(x, y) {
     return Math.floor(x / CELL) * 1000 + Math.floor(y / CELL);
   }

@@ -10,11 +10,14 @@ const K = 12;
 /** Fill the rail now and at every change. `onHits` is told the recommended ids. */
 export function startRail(exported, onHits) {
   const rail = byId("rail");
-  const liked = h("div", { class: "taste" });
+  const places = [["like", "Liked, oldest first"], ["dislike", "Disliked"]].map(([opinion, title]) => {
+    const chips = h("ul", { class: "chips", "data-kind": opinion });
+    return { opinion, chips, group: h("div", { class: "taste", hidden: true }, h("h3", {}, title), chips) };
+  });
   const list = h("ol", { class: "rows" });
   const note = h("p", { class: "note" });
   const clear = h("button", { type: "button", class: "quiet", on: { click: clearTaste } }, "Clear");
-  rail.replaceChildren(h("div", { class: "heading" }, h("h2", {}, "For you"), clear), liked, note, list);
+  rail.replaceChildren(h("div", { class: "heading" }, h("h2", {}, "For you"), clear), ...places.map((one) => one.group), note, list);
   let asked = null;
   let before = null; // rank by id of the list before
 
@@ -26,7 +29,7 @@ export function startRail(exported, onHits) {
     clear.hidden = !taste.liked.length && !taste.disliked.length;
     byId("count")?.replaceChildren(taste.liked.length ? String(taste.liked.length) : "");
     try {
-      await showTaste(exported, liked, taste, signal);
+      await showTaste(exported, places, taste, signal);
       if (!taste.liked.length) {
         before = null;
         list.replaceChildren();
@@ -38,7 +41,7 @@ export function startRail(exported, onHits) {
       }
       const hits = await exported.withCards(await exported.recommend(taste, K, signal), signal);
       note.textContent = hits.length ? `Next, after ${plural(taste.liked.length, "item")} that you liked` : "Nothing is left to recommend.";
-      list.replaceChildren(...hits.map((hit) => row(hit, exported.about, { mark: moved(hit, before) })));
+      refill(list, hits.map((hit) => row(hit, exported.about, { mark: moved(hit, before) })), ".title");
       before = new Map(hits.map((hit) => [hit.item_id, hit.rank]));
       onHits(hits.map((hit) => hit.item_id));
     } catch (error) {
@@ -53,6 +56,13 @@ export function startRail(exported, onHits) {
   return refresh();
 }
 
+/** New children in place of the old; focus that was in one of them stays at its place in the list. */
+function refill(list, children, target) {
+  const place = [...list.children].findIndex((child) => child.contains(document.activeElement));
+  list.replaceChildren(...children);
+  if (place >= 0) (list.children[Math.min(place, children.length - 1)]?.querySelector(target) ?? byId("rail")).focus();
+}
+
 /** How far a recommendation has come up or gone down since the list before. */
 function moved(hit, before) {
   if (before === null) return null;
@@ -63,15 +73,16 @@ function moved(hit, before) {
   return h("span", { class: `moved ${up ? "up" : "down"}`, title: `It was at ${old}` }, `${up ? "↑" : "↓"}${Math.abs(old - hit.rank)}`);
 }
 
-async function showTaste(exported, place, taste, signal) {
+async function showTaste(exported, places, taste, signal) {
   const all = [...taste.liked.map((one) => [one.id, "like"]), ...taste.disliked.map((id) => [id, "dislike"])];
   const cards = await exported.cards(all.map(([id]) => id), signal);
-  place.replaceChildren(...["like", "dislike"].filter((opinion) => all.some(([, kind]) => kind === opinion)).map((opinion) =>
-    h("div", {}, h("h3", {}, opinion === "like" ? "Liked, oldest first" : "Disliked"),
-      h("ul", { class: "chips", "data-kind": opinion }, cards.flatMap((item, n) => all[n][1] !== opinion ? [] : [
-        h("li", { title: item.title },
-          h("a", { href: hashOf(item.item_id), "aria-label": item.title }, picture(item)),
-          button(`Remove ${item.title}`, "close", { on: { click: () => setOpinion(item.item_id, opinion) } }))])))));
+  for (const { opinion, group, chips } of places) {
+    const shown = cards.filter((_, n) => all[n][1] === opinion);
+    group.hidden = !shown.length;
+    refill(chips, shown.map((item) => h("li", { title: item.title },
+      h("a", { href: hashOf(item.item_id), "aria-label": item.title }, picture(item)),
+      button(`Remove ${item.title}`, "close", { on: { click: () => setOpinion(item.item_id, opinion) } }))), "button");
+  }
 }
 
 /** The tab of the phone's bar. */
