@@ -6,6 +6,12 @@ Nothing is trained. Users: the same test queries, those with 10 events or more, 
 and all events of their histories known (what was seen is filtered in full, so that candidates stay the same). Items:
 all test queries, told apart by the training events of their targets. Beside the model, the same for popularity, which
 knows nothing of users. Written to --out: cold_start.csv, users.svg, items.svg.
+
+Measured 2026-11-26 on a run of train/amazon_scientific.py (`features`, seed 0; one thread of a 2-core CPU that other
+work shared), NDCG@10. Users with 0, 1, 2, 5, 10 and all events known: .000, .098, .105, .093, .096, .099 (popularity
+.030; 237 queries, intervals .03 to each side): one event is worth as much as all, and without any popularity has to
+stand in. Items with 0, 1, 2, 3 to 5, 6 to 10 and more training events: .062 (20 targets, .000 to .137), .000 (90),
+.028, .049, .067, .209; popularity finds none with 10 or fewer.
 """
 
 from __future__ import annotations

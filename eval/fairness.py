@@ -8,6 +8,11 @@ users, with the gap between the best and the worst served group and how often gr
 Items: exposure in the lists of ten against the share of the held-out targets, by popularity decile, by which modalities
 an item has (is what has no video shown less than it is taken?), and by an attribute such as its provider; intervals are
 over users. Written to --out: users.csv, items.csv, fairness.svg.
+
+Measured 2026-11-26 on a run of train/amazon_scientific.py (`features`, seed 0; one thread of a 2-core CPU that other
+work shared): no gap between thirds of the users by length of history beyond chance (.130, .113, .113; gap .016, p
+.44). Exposure over what is taken rises with popularity: .08 (.07 to .09) for the least popular tenth of the events,
+.98 for the fifth, 2.90 (2.59 to 3.27) for the most popular; new items .17 (.10 to .29).
 """
 
 from __future__ import annotations
@@ -119,7 +124,9 @@ def _plot(items: pl.DataFrame, path: Path) -> None:
     shown = items.filter(pl.col("ratio").is_not_null()).reverse()
     figure = Figure(figsize=(6.2, 0.8 + 0.22 * len(shown)), layout="constrained")
     axes = figure.subplots()
-    names = [f"{row['by'].replace('_', ' ')}: {row['group']}" for row in shown.iter_rows(named=True)]
+    names = [
+        f"{row['by'].removesuffix('_decile').replace('_', ' ')}: {row['group']}" for row in shown.iter_rows(named=True)
+    ]
     values, low, high = (shown[name].to_numpy() for name in ("ratio", "low", "high"))
     errors = np.stack([values - low, high - values]).clip(min=0)
     axes.errorbar(values, np.arange(len(shown)), xerr=errors, fmt="o", markersize=4, color="#2f81f7", ecolor="#c2571a")

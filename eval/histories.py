@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,8 @@ from mmrec.retrieval import rank_targets
 from mmrec.training.evaluation import Vectors
 
 __all__ = ["at_least", "keep_last", "per_query", "plot_lines"]
+
+_BESIDE = 0.07
 
 
 def at_least(queries: Queries, length: int) -> Queries:
@@ -45,26 +48,28 @@ def per_query(given: Vectors, queries: Queries, known: Sequences) -> dict[str, n
 
 
 def plot_lines(
-    rows: pl.DataFrame, x: str, line: str, label: str, path: Path, ticks: Sequence[str] | None = None
+    rows: pl.DataFrame, x: str, line: str | None, label: str, path: Path, ticks: Sequence[str] | None = None
 ) -> None:
-    """NDCG@10 with intervals over ``x``, one line for each value of ``line``."""
+    """NDCG@10 with intervals over ``x``, a line for each value of ``line``; without it points: ``x`` is no scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.2, 3.2), layout="constrained")
     axes = figure.subplots()
     names = ticks or [str(value) for value in rows[x].unique(maintain_order=True)]
-    for name, part in rows.group_by(line, maintain_order=True):
-        places = [names.index(str(value)) for value in part[x]]
+    parts = list(rows.group_by(line, maintain_order=True)) if line else [(("",), rows)]
+    for number, (name, part) in enumerate(parts):
+        beside = _BESIDE * (number - (len(parts) - 1) / 2)  # intervals of one place do not lie over each other
+        places = [names.index(str(value)) + beside for value in part[x]]
         values = part[METRIC].to_numpy()
         errors = np.stack([values - part["low"].to_numpy(), part["high"].to_numpy() - values]).clip(min=0)
-        axes.errorbar(
-            places, values, yerr=errors, marker="o", markersize=4, linewidth=1.5, capsize=3, label=str(name[0])
-        )
+        style: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 3, "label": str(name[0])}
+        axes.errorbar(places, values, yerr=errors, linestyle="-" if line else "none", linewidth=1.5, **style)
     axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 8 else 0)
     axes.set_xlabel(label)
     axes.set_ylabel("NDCG@10, full ranking")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=8)
+    if line:
+        axes.legend(frameon=False, fontsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(path, format="svg", metadata={"Date": None})

@@ -5,6 +5,12 @@
 Nothing is trained: the model is shown the whole catalogue through each of the 2^M subsets in turn, histories too, and
 ranks it for every held-out event as `mmrec evaluate` does. A subset that hides all that an item has leaves it the
 vector of an item that has nothing. Written to --out: subsets.csv and subsets.svg.
+
+Measured 2026-11-26 on a run of train/amazon_scientific.py (`features`, seed 0; one thread of a 2-core CPU that other
+work shared), HR@10/NDCG@10 of 2,928 queries: all .1868/.1204, without ids .1687/.1109, without the image .1790/.1116,
+without the text .1492/.0937; text alone .1441/.0903, image alone .1096/.0713, ids alone .0666/.0380. New items are 20
+targets, too few to tell; what finds them is the text (3 with everything, 4 by text alone, none by the image alone).
+The demo's world stands in README.md.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from mmrec.errors import ConfigError
 from mmrec.evaluator import make_record, score_vectors
 from mmrec.inference import encode_histories, encode_views, use_feature_caches
 from mmrec.model import Recommender
+from mmrec.test_reads import claim_test_read
 from mmrec.training.evaluation import open_checkpoint, stored_split
 
 MAX_MODALITIES = 8
@@ -51,9 +58,11 @@ class ModalitySubsets:
 def study(config: ModalitySubsets) -> pl.DataFrame:
     """One row a subset: modalities, HR@10 and NDCG@10 overall and on new items, and what chance has there.
 
-    Raises: ConfigError if the model has more modalities than subsets can be gone through.
+    Raises: ConfigError if the model has more modalities than subsets can be gone through; DataError if another trial of
+        the study that it belongs to has been tested.
     """
     folder, dataset, model, catalog = open_checkpoint(config.checkpoint, config.data)
+    claim_test_read(folder)
     names = model.inputs.modalities
     if len(names) > MAX_MODALITIES:
         raise ConfigError(f"the model has {len(names)} modalities; this study goes through at most {MAX_MODALITIES}")

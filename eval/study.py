@@ -50,10 +50,22 @@ def measured_row(values: Mapping[str, np.ndarray], users: np.ndarray) -> dict[st
 
 
 def show(console: Console, title: str, rows: pl.DataFrame, digits: int) -> None:
-    """Print a table: texts to the left, numbers to the right, fractions with so many digits."""
+    """Print a table: texts to the left, numbers to the right, so many digits; an interval in one cell."""
     table = Table(title=title, title_justify="left")
     for name in rows.columns:
-        table.add_column(name.replace("_", " "), justify="left" if rows[name].dtype == pl.String else "right")
-    for row in rows.iter_rows():
-        table.add_row(*(f"{value:.{digits}f}" if isinstance(value, float) else str(value) for value in row))
+        if not name.endswith("high"):
+            heading = "95 % interval" if name.endswith("low") else name.replace("_", " ")
+            table.add_column(heading, justify="left" if rows[name].dtype == pl.String else "right")
+
+    def cell(value: Any) -> str:
+        return f"{value:.{digits}f}" if isinstance(value, float) else "" if value is None else str(value)
+
+    for row in rows.iter_rows(named=True):
+        cells = []
+        for name, value in row.items():
+            if name.endswith("low") and value is not None:
+                cells.append(f"{cell(value)} to {cell(row[name.removesuffix('low') + 'high'])}")
+            elif not name.endswith("high"):
+                cells.append(cell(value))
+        table.add_row(*cells)
     console.print(table)

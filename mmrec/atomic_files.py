@@ -12,22 +12,44 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["commit", "write_json", "write_table"]
+__all__ = ["commit", "flush", "write_json", "write_parquet", "write_table"]
 
 
-def commit(path: Path, write: Callable[[Path], object]) -> dict[str, Any]:
-    """Write a file under a temporary name, flush and rename it; return its ``bytes`` and ``sha256``."""
+def commit(
+    path: Path,
+    write: Callable[[Path], object],
+    *,
+    temporary: Path | None = None,
+    before: Callable[[], object] = lambda: None,
+    flush_folder: bool = True,
+) -> dict[str, Any]:
+    """Write a file under a temporary name, flush and rename it; return its ``bytes`` and ``sha256``.
+
+    Args:
+        temporary: the temporary name, on the same disk; by default beside the file, for one process at a time.
+        before: called before the file gets its name; what it raises prevents that.
+        flush_folder: have the name on the disk too; who writes many files can do so once.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary or path.with_name(f".{path.name}.tmp")
     write(temporary)
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
         entry = {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    before()
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    if flush_folder:
+        flush(path.parent)
     return entry
+
+
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -38,5 +60,10 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 def write_table(path: Path, table: pa.Table) -> dict[str, Any]:
     """Commit a Parquet file; return its ``bytes`` and ``sha256``."""
+    return commit(path, lambda temporary: write_parquet(temporary, table))
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """A Parquet file as all of an export are."""
     # Vectors, most of the bytes, do not compress; a dictionary of them would only cost time.
-    return commit(path, lambda temporary: pq.write_table(table, temporary, compression="none", use_dictionary=False))
+    pq.write_table(table, path, compression="none", use_dictionary=False)

@@ -19,8 +19,10 @@ from mmrec.cli_arguments import log_to_stderr, refuse_repeated
 from mmrec.cli_check import check, print_dataset
 from mmrec.cli_compare import compare, drift, report
 from mmrec.cli_explore import explore
+from mmrec.cli_export import export
+from mmrec.cli_hub import pull, push
 from mmrec.cli_index import index
-from mmrec.cli_results import baselines, evaluate, explain, export
+from mmrec.cli_results import baselines, evaluate, explain
 from mmrec.cli_search import recommend, search
 from mmrec.cli_serve import serve
 from mmrec.cli_train import refit, train_preset, tune_preset
@@ -57,6 +59,8 @@ Train recommenders on what items look, read, sound and move like.
   serve       these and more over HTTP
   explore     the same on a page in the browser
   report      metrics.json -> report.html
+  push        share a checkpoint or an export: a folder, a URL, the Hugging Face hub
+  pull        fetch what was pushed
 
 --debug shows the traceback of an error.
 """
@@ -64,9 +68,11 @@ Train recommenders on what items look, read, sound and move like.
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0, or 2 with one line on standard error that says what to do."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] not in ("pull", "push"):  # which are asked for to go there
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        code = _run(sys.argv[1:] if argv is None else argv)
+        code = _run(argv)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of our output, such as `head`, has left
@@ -145,4 +151,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _command(serve),
     "explore": _command(explore),
     "report": _command(report),
+    "push": _command(push),
+    "pull": _command(pull),
 }

@@ -30,7 +30,7 @@ def compare(
     test over users and of Wilcoxon's signed-rank test; holm is the first after Holm's correction for all comparisons.
 
     Args:
-        results: two or more folders made by `mmrec evaluate`.
+        results: two or more folders made by `mmrec evaluate`, or of a baseline (OUT/item_knn of `mmrec baselines`).
         metric: such as ndcg@10, hr@10, recall@50, precision@5, map@20, mrr; any cutoff.
         slice: all, cold_items, warm_items, has_<modality> or missing_<modality>.
         csv: file to write the differences to.
@@ -61,14 +61,12 @@ def report(results: Positional[Path]) -> None:
     """
     import json
 
-    from mmrec.errors import DataError
+    from mmrec.comparison import read_record
     from mmrec.report import render_report
 
-    path, examples = results / "metrics.json", results / "examples.json"
-    if not path.is_file():
-        raise DataError(f"{results} holds no metrics.json; give a folder made by `mmrec evaluate`")
+    record, examples = read_record(results), results / "examples.json"
     shown = json.loads(examples.read_text()) if examples.is_file() else None
-    (results / "report.html").write_text(render_report(json.loads(path.read_text()), shown), encoding="utf-8")
+    (results / "report.html").write_text(render_report(record, shown), encoding="utf-8")
     print(f"report: {results / 'report.html'}")
 
 

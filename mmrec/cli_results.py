@@ -1,24 +1,28 @@
-"""The commands that come after training: evaluate, baselines, export, explain."""
+"""The commands that come after training: evaluate, baselines, explain."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from mmrec.data.splits import SplitName
 from mmrec.errors import ConfigError, DataError
 
-__all__ = ["baselines", "evaluate", "explain", "export"]
+if TYPE_CHECKING:
+    from mmrec.baselines.ranked import RankedBaseline
+    from mmrec.data.dataset import Dataset
+    from mmrec.data.splits import Split
+    from mmrec.evaluator import Part, RankResult
+    from mmrec.training.evaluation import Vectors
 
-logger = logging.getLogger(__name__)
+__all__ = ["baselines", "evaluate", "explain"]
 
 Positional = tyro.conf.Positional
 
@@ -33,6 +37,7 @@ def evaluate(
     blend: bool = False,
     dim: int | None = None,
     baselines: bool = True,
+    sasrec: bool = False,
     category: str | None = None,
     provider: str | None = None,
     overwrite: bool = False,
@@ -52,55 +57,42 @@ def evaluate(
             --embeddings, the blend that was exported.
         dim: first dimensions of the vectors that count, a width of --model.matryoshka; the default is all.
         baselines: fit and rank the baselines (`mmrec baselines`) on the same queries.
+        sasrec: also train SASRec on item ids alone (preset id, same split; minutes to hours) as a baseline.
         category: attribute column of the items: slices by its values, and whether lists have the user's mix of them.
         provider: attribute column of the items: who is shown more, or less, than is taken of theirs.
         overwrite: replace OUT.
     """
     from rich.console import Console
 
-    from mmrec.blend import Blend
-    from mmrec.evaluator import make_record, queries_of, run_baselines, score_blend, score_vectors, write_record
+    from mmrec.evaluator import baseline_records, make_record, queries_of, write_record
     from mmrec.metrics.slices import item_groups
     from mmrec.report import summary_table, verdict
     from mmrec.report_examples import curves_of, make_examples
-    from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
     from mmrec.training.telemetry import peak_memory
 
-    if checkpoint is None and embeddings is None:
-        raise ConfigError("give a CHECKPOINT, or --embeddings EXPORT, or both")
-    if dim is not None and embeddings is not None:
-        raise ConfigError("an export has the dimensions that it was exported with; --dim is for checkpoints")
-    if blend and checkpoint is not None and embeddings is not None:
-        raise ConfigError("--blend belongs to the export's own model; leave it out, or the CHECKPOINT")
     if out.exists() and not overwrite:
         raise DataError(f"{out} exists already; give another --out, or --overwrite to replace it")
-    command = _command_line("evaluate", checkpoint, data=data, out=out, embeddings=embeddings, part=part, blend=blend,
-                            dim=dim, baselines=baselines, category=category, provider=provider)  # fmt: skip
-    if embeddings is not None:
-        given = vectors_of_export(embeddings, data, part, users_of=checkpoint)
-    else:
-        assert checkpoint is not None
-        given = vectors_of_checkpoint(checkpoint, data, part, dim=dim)
+    command = _command_line(
+        "evaluate", checkpoint, data=data, out=out, embeddings=embeddings, part=part, blend=blend, dim=dim,
+        baselines=baselines, sasrec=sasrec, category=category, provider=provider,
+    )  # fmt: skip
+    given = _vectors(checkpoint, embeddings, data, part, blend=blend, dim=dim)
     groups = {
         name: item_groups(given.dataset, column)
         for name, column in (("category", category), ("provider", provider)) if column
     }  # fmt: skip
     with _timed(given.cost, "rank_s"):
-        if blend:
-            blended = given.blend() if embeddings is None else Blend.load(embeddings / "model")
-            result = score_blend(given.split, part, given.users, given.items, blended)
-            name = f"{given.model['name']} + {blended.settings.baseline}"
-            given.model.update(name=name, blend=asdict(blended.settings))
-        else:
-            result = score_vectors(given.split, part, given.users, given.items)
-    others = None
-    if baselines:
+        result = _blended(given, embeddings, part) if blend else _plain(given, part)
+    others: dict[str, RankedBaseline] = {}
+    if baselines or sasrec:
         with _timed(given.cost, "baselines_s"):
-            others = run_baselines(given.dataset, given.split, part)
+            others |= _rank_baselines(given.dataset, given.split, part) if baselines else {}
+            if sasrec:
+                others |= _rank_sasrec(data, given.split_name, given.split_quantile, part, given.refit_of is not None)
     given.cost.update(peak_memory(given.items.device))
     record = make_record(
-        given.dataset, given.split, part, result, baselines=others, cost=given.cost, model=given.model,
-        query_time=given.query_time, **groups,
+        given.dataset, given.split, part, result, baselines=baseline_records(given.split, part, others),
+        cost=given.cost, model=given.model, query_time=given.query_time, **groups,
     )  # fmt: skip
     record["reproduce"] = command
     assert result.lists is not None, "vectors give lists"
@@ -115,96 +107,100 @@ def evaluate(
     print(f"report: {out / 'report.html'}")
 
 
+def _vectors(
+    checkpoint: Path | None, embeddings: Path | None, data: Path, part: Part, *, blend: bool, dim: int | None
+) -> Vectors:
+    """Of a checkpoint, of an export, or of a checkpoint's users and an export's items."""
+    from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
+
+    if embeddings is None:
+        if checkpoint is None:
+            raise ConfigError("give a CHECKPOINT, or --embeddings EXPORT, or both")
+        return vectors_of_checkpoint(checkpoint, data, part, dim=dim)
+    if dim is not None:
+        raise ConfigError("an export has the dimensions that it was exported with; --dim is for checkpoints")
+    if blend and checkpoint is not None:
+        raise ConfigError("--blend belongs to the export's own model; leave it out, or the CHECKPOINT")
+    return vectors_of_export(embeddings, data, part, users_of=checkpoint)
+
+
+def _plain(given: Vectors, part: Part) -> RankResult:
+    from mmrec.evaluator import score_vectors
+
+    return score_vectors(given.split, part, given.users, given.items)
+
+
+def _blended(given: Vectors, embeddings: Path | None, part: Part) -> RankResult:
+    """The vectors with counts: those that validation chooses, or that the export carries."""
+    from mmrec.blend import Blend
+    from mmrec.evaluator import score_blend
+    from mmrec.export_folder import ExportFolder
+
+    blended = given.blend() if embeddings is None else Blend.load(ExportFolder.open(embeddings).path / "model")
+    given.model.update(name=f"{given.model['name']} + {blended.settings.baseline}", blend=asdict(blended.settings))
+    return score_blend(given.split, part, given.users, given.items, blended)
+
+
 def baselines(
-    data: Path, split: SplitName = "auto", split_quantile: float = 0.9, part: Literal["test", "valid"] = "test"
+    data: Path,
+    out: Path | None = None,
+    split: SplitName = "auto",
+    split_quantile: float = 0.9,
+    part: Literal["test", "valid"] = "test",
+    sasrec: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Popularity, item-kNN, EASE, ALS, sequential rules, content and their mixture, settings chosen on validation.
 
-    What the data do not allow is named with the reason before anything is fitted.
+    What the data do not allow is named with the reason before anything is fitted. The last column tells the seconds
+    that fitting, with all settings that were tried, and ranking took.
 
     Args:
         data: dataset folder.
+        out: folder for the results: metrics.json of all baselines, and a folder for each that `mmrec compare` takes.
         split: auto (the split that the interactions bring, else leave_one_out), leave_one_out, global_time, user_folds,
             sessions, provided; options behind a colon, such as global_time:date=2018-05-01,targets=last,seen=kept or
             user_folds:folds=5,fold=0 (mmrec/data/split_spec.py).
         split_quantile: global_time only.
         part: test or valid.
+        sasrec: also train SASRec on item ids alone (preset id, same split; minutes to hours); a run that
+            `mmrec train id` has made of this data is taken as it is.
+        overwrite: replace OUT.
     """
     from rich.console import Console
 
     from mmrec.baselines.selection import left_out
     from mmrec.data.dataset import Dataset
     from mmrec.data.splits import make_split
-    from mmrec.evaluator import run_baselines
+    from mmrec.evaluator import baseline_records, write_baselines
     from mmrec.report import baselines_table
 
+    if out is not None and out.exists() and not overwrite:
+        raise DataError(f"{out} exists already; give another --out, or --overwrite to replace it")
     dataset = Dataset.open(data)
     chosen = make_split(dataset.sequences, dataset.num_items, split, quantile=split_quantile)
     for name, reason in left_out(dataset, chosen).items():
         print(f"left out: {name}: {reason}")
-    Console().print(baselines_table(run_baselines(dataset, chosen, part)))
+    ranked = _rank_baselines(dataset, chosen, part)
+    if sasrec:
+        ranked |= _rank_sasrec(data, split, split_quantile, part, False)
+    Console().print(baselines_table(baseline_records(chosen, part, ranked)))
+    if out is not None:
+        write_baselines(out, dataset, chosen, part, ranked, overwrite=overwrite)
+        print(f"written: {out / 'metrics.json'}; for mmrec compare: {out / 'best_mixture'} or any other beside it")
 
 
-def export(
-    checkpoint: Positional[Path],
-    data: Path,
-    out: Path,
-    index: bool = False,
-    recall: float | None = None,
-    since: Path | None = None,
-    blend: bool = False,
-    overwrite: bool = False,
-) -> None:
-    """Write the item embeddings of a checkpoint as a folder that searches, recommends and evaluates on its own.
+def _rank_baselines(dataset: Dataset, split: Split, part: Part) -> dict[str, RankedBaseline]:
+    from mmrec.baselines.ranked import rank_baselines
+    from mmrec.evaluator import queries_of
 
-    An interrupted export goes on with the same command.
+    return rank_baselines(dataset, split, queries_of(split, part))
 
-    Args:
-        checkpoint: run folder (its best checkpoint) or checkpoint folder.
-        data: the dataset that it was trained on.
-        out: export folder.
-        index: also build an index (`mmrec index` has more settings).
-        recall: with --index: share of the exact answer that it is to find, by default .98.
-        since: earlier export of the same model; items that have not changed are copied from it.
-        blend: also export what sequential rules (item-kNN for sets) add to the scores, for recommend and evaluate.
-        overwrite: replace an export of another model or dataset at OUT.
-    """
-    from mmrec.exporter import UserSide
-    from mmrec.exporter import export as write_export
-    from mmrec.index.build import IndexConfig
-    from mmrec.inference import encode_catalog, graph_writers, use_feature_caches
-    from mmrec.model import model_hash
-    from mmrec.training.evaluation import open_checkpoint, vectors_of_checkpoint
 
-    if recall is not None and not index:
-        raise ConfigError("--recall is of an index; give --index too")
-    indexed = None if not index else IndexConfig() if recall is None else IndexConfig(recall=recall)
-    folder, dataset, model, catalog = open_checkpoint(checkpoint, data)
-    extras = graph_writers(model, catalog)
-    use_feature_caches(model, catalog, fill=False)
-    if blend:
-        extras |= vectors_of_checkpoint(folder, data, "valid").blend().writers()
-    with _progress("encoding items", dataset.num_items) as advance:
-        report = write_export(
-            lambda item_idx: encode_catalog(model, catalog, item_idx).cpu().numpy(),
-            dataset,
-            out,
-            checkpoint=folder,
-            model_hash=model_hash(folder),
-            presence=catalog.present,
-            modalities=model.inputs.modalities,
-            user_side=UserSide.of(model, dataset),
-            extras=extras,
-            index=indexed,
-            since=since,
-            overwrite=overwrite,
-            progress=advance,
-        )
-    if catalog.faults:
-        logger.warning("%d damaged media were masked; the vectors of their items rest on what is left", catalog.faults)
-    if empty := int((~catalog.present.any(1)).sum()):
-        logger.warning("%d items have nothing that the model encodes; they share one vector (modalities 0)", empty)
-    print(f"exported: {out}  ({report.num_items:,} items x {report.dim})")
+def _rank_sasrec(data: Path, split: SplitName, quantile: float, part: Part, refit: bool) -> dict[str, RankedBaseline]:
+    from mmrec.training.sasrec_baseline import SASREC, rank_sasrec
+
+    return {SASREC: rank_sasrec(data, split, quantile, part, refit=refit)}
 
 
 def explain(checkpoint: Positional[Path], data: Path, items: tuple[str, ...]) -> None:
@@ -239,17 +235,6 @@ def explain(checkpoint: Positional[Path], data: Path, items: tuple[str, ...]) ->
         if not len(columns):
             table.add_row(str(dataset.item_ids[item]), dataset.titles[item], "none: the learned vector", "", "")
     Console().print(table)
-
-
-@contextlib.contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left; yields the function that moves it."""
-    from mmrec.training.telemetry import progress_bar
-
-    progress, bar = progress_bar(True)
-    with progress:
-        bar.start(title, total)
-        yield lambda done: bar.advance(steps=done)
 
 
 @contextlib.contextmanager

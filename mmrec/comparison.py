@@ -21,7 +21,7 @@ from mmrec.metrics.paired import compare_paired, holm
 from mmrec.metrics.ranking import check_metric, metric_of
 from mmrec.metrics.slices import restrict
 
-__all__ = ["Comparison", "compare_results", "read_results"]
+__all__ = ["Comparison", "compare_results", "read_record", "read_results"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +93,28 @@ def read_results(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
 
     Raises: DataError if it is none.
     """
-    missing = [name for name in ("metrics.json", "ranks.parquet") if not (folder / name).is_file()]
-    if missing:
-        raise DataError(f"{folder} holds no {missing[0]}; give a folder made by `mmrec evaluate`")
+    record = read_record(folder)
+    if not (folder / "ranks.parquet").is_file():
+        raise DataError(f"{folder} holds no ranks.parquet; give a folder made by `mmrec evaluate`")
     ranks = pl.read_parquet(folder / "ranks.parquet")
     if "query" not in ranks.columns:
         raise DataError(f"{folder} is of an mmrec that did not number its queries; evaluate again")
-    return json.loads((folder / "metrics.json").read_text()), ranks
+    return record, ranks
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a results folder.
+
+    Raises: DataError if it is none, or that of all baselines together.
+    """
+    if not (folder / "metrics.json").is_file():
+        raise DataError(f"{folder} holds no metrics.json; give a folder made by `mmrec evaluate`")
+    record = json.loads((folder / "metrics.json").read_text())
+    if "metrics" not in record:
+        raise DataError(
+            f"{folder} holds the results of all baselines; give those of one, such as {folder / 'best_mixture'}"
+        )
+    return record
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

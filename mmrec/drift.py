@@ -138,7 +138,7 @@ def _of_exports(old: ExportFolder, new: ExportFolder) -> list[Change]:
         *_catalogue(old.num_items, new.num_items, len(both)),
         *(Change(what=f"vectors: {name.replace('_', ' ')}", both=moved[name], meaning=names[name]) for name in moved),
     ]
-    bits = [export.table["modalities"].to_numpy() for export in (old, new)]
+    bits = [export.bitmasks for export in (old, new)]
     known = [export.manifest["modalities"] for export in (old, new)]
     for name in dict.fromkeys([*known[0], *known[1]]):
         shares = [_has(mask, names, name) for mask, names in zip(bits, known, strict=True)]
@@ -160,7 +160,8 @@ def _of_datasets(old: Dataset, new: Dataset, cut: str | None) -> list[Change]:
     ]
     for data, events in zip((old, new), counts, strict=True):
         if not events.sum():
-            raise DataError(f"{data.path} has no events on its side of {cut}; give another day")
+            where = "" if cut is None else f" on its side of {cut}; give another day"
+            raise DataError(f"{data.path} has no events{where}")
     shift = popularity_shift(*counts)
     meanings = {
         "divergence": "bits: 0 the same shares of events, 1 no item in both",

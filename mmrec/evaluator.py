@@ -12,7 +12,8 @@ import json
 import os
 import secrets
 import shutil
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +21,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mmrec.baselines.selection import fit_baselines, rank_baseline
+from mmrec.baselines.ranked import RankedBaseline, rank_baselines
 from mmrec.blend import Blend
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Queries, Split
@@ -36,7 +35,17 @@ from mmrec.metrics.slices import ItemGroups, num_candidates, restrict, target_ma
 from mmrec.report import render_report
 from mmrec.retrieval import rank_targets, rank_targets_from_scores, top_k, top_k_from_scores
 
-__all__ = ["Part", "RankResult", "make_record", "run_baselines", "score_blend", "score_vectors", "write_record"]
+__all__ = [
+    "Part",
+    "RankResult",
+    "baseline_records",
+    "make_record",
+    "run_baselines",
+    "score_blend",
+    "score_vectors",
+    "write_baselines",
+    "write_record",
+]
 
 Part = Literal["valid", "test"]
 
@@ -114,43 +123,28 @@ def queries_of(split: Split, part: Part) -> Queries:
 def run_baselines(
     dataset: Dataset, split: Split, part: Part = "test", *, progress: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Fit every baseline on the training events and rank the queries of ``part``, under the rules of the record.
+    """Fit every baseline on the training events, rank the queries of ``part``, measure: :func:`baseline_records`."""
+    return baseline_records(split, part, rank_baselines(dataset, split, queries_of(split, part), progress=progress))
+
+
+def baseline_records(split: Split, part: Part, ranked: dict[str, RankedBaseline]) -> dict[str, dict[str, Any]]:
+    """What the record says of baselines.
 
     Returns:
-        by name: "settings", "validation_ndcg@10", "metrics", "confidence_interval" and "slices": {"cold_items", ...};
-        and "random", the expectation of a uniformly random ranking.
+        by name: "settings", "validation_ndcg@10", "metrics", "confidence_interval", "cost" and "slices":
+        {"cold_items", ...}; and "random", the expectation of a uniformly random ranking.
     """
     queries = queries_of(split, part)
     results: dict[str, dict[str, Any]] = {"random": _chance(split, queries)}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
-               TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
-    bar = Progress(*columns, console=Console(stderr=True), transient=True) if progress else nullcontext()
-    with bar as shown:
-        task = shown.add_task("baselines", total=None, speed="") if shown else None
-
-        def fitting(name: str) -> None:
-            if shown and task is not None:
-                shown.update(task, description=f"fitting {name}")
-
-        fitted = fit_baselines(dataset, split, progress=fitting)
-        if shown and task is not None:
-            shown.reset(task, total=len(fitted) * len(queries))
-
-        def ranked(number: int) -> None:
-            if shown and task is not None:
-                shown.update(task, advance=number, speed=f"{shown.tasks[0].speed or 0:,.0f} queries/s")
-
-        for name, one in fitted.items():
-            if shown and task is not None:
-                shown.update(task, description=f"ranking {name}")
-            ranks = rank_baseline(one.baseline, queries, dataset.num_items, progress=ranked)
-            masks = target_masks(split, queries, {})[""]
-            results[name] = {
-                "settings": one.settings,
-                "validation_ndcg@10": one.validation,
-                **_measure(ranks, queries),
-                "slices": {part: _measure(ranks, queries, mask) for part, mask in masks.items()},
-            }
+    masks = target_masks(split, queries, {})[""]
+    for name, one in ranked.items():
+        results[name] = {
+            "settings": one.settings,
+            "validation_ndcg@10": one.validation,
+            **_measure(one.ranks, queries),
+            "slices": {slice_name: _measure(one.ranks, queries, mask) for slice_name, mask in masks.items()},
+            "cost": one.cost,
+        }
     return results
 
 
@@ -225,23 +219,67 @@ def write_record(
     Raises:
         DataError: if ``out`` exists and ``overwrite`` is not set.
     """
+    with _new_folder(out, overwrite) as folder:
+        _write_json(folder / "metrics.json", record)
+        _rank_table(dataset, split, queries_of(split, part), result.ranks).write_parquet(folder / "ranks.parquet")
+        if examples is not None:
+            (folder / "examples.json").write_text(json.dumps(examples) + "\n")
+        (folder / "report.html").write_text(render_report(record, examples), encoding="utf-8")
+    return out
+
+
+def write_baselines(
+    out: Path,
+    dataset: Dataset,
+    split: Split,
+    part: Part,
+    ranked: dict[str, RankedBaseline],
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write a new folder, complete or not at all: metrics.json with :func:`baseline_records` and their protocol, and
+    for each baseline a folder of its name with metrics.json and ranks.parquet, as :func:`write_record` has them.
+
+    Raises:
+        DataError: if ``out`` exists and ``overwrite`` is not set.
+    """
+    queries, records = queries_of(split, part), baseline_records(split, part, ranked)
+    common = {
+        "schema_version": SCHEMA_VERSION,
+        "protocol": _protocol(dataset, split, part, "unknown"),
+        "data": _data_counts(dataset, split, queries),
+    }
+    with _new_folder(out, overwrite) as folder:
+        _write_json(folder / "metrics.json", {**common, "baselines": records})
+        for name, one in ranked.items():
+            (folder / name).mkdir()
+            model = {"name": name, "settings": one.settings, "validation_ndcg@10": one.validation}
+            nothing_more = {"baselines": {"random": records["random"]}, "beyond_accuracy": {}, "exposure": {}}
+            record = {**common, "model": model, **records[name], **nothing_more}
+            _write_json(folder / name / "metrics.json", record)
+            _rank_table(dataset, split, queries, one.ranks).write_parquet(folder / name / "ranks.parquet")
+    return out
+
+
+@contextmanager
+def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A temporary folder that takes the place of ``out`` in the end, unless something is raised."""
     if out.exists() and not overwrite:
         raise DataError(f"{out} exists already; give another --out, or --overwrite to replace it")
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f"{out.name}.tmp-{secrets.token_hex(4)}")
     temporary.mkdir()
     try:
-        (temporary / "metrics.json").write_text(json.dumps(record, indent=2) + "\n")
-        _rank_table(dataset, split, queries_of(split, part), result.ranks).write_parquet(temporary / "ranks.parquet")
-        if examples is not None:
-            (temporary / "examples.json").write_text(json.dumps(examples) + "\n")
-        (temporary / "report.html").write_text(render_report(record, examples), encoding="utf-8")
+        yield temporary
         if out.exists():
             shutil.rmtree(out)
         os.rename(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return out
+
+
+def _write_json(path: Path, record: dict[str, Any]) -> None:
+    path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _measure(

@@ -35,6 +35,7 @@ __all__ = [
     "encode_catalog",
     "encode_histories",
     "encode_history",
+    "encode_items",
     "encode_views",
     "graph_writers",
     "use_feature_caches",
@@ -62,7 +63,25 @@ def encode_catalog(
 ) -> Tensor:
     """Unit vectors of the given items, ("items", "D") float32, on the model's device.
 
-    Each rank encodes a share and all receive everything.
+    Each rank encodes a share and all receive everything; as in :func:`encode_items`.
+    """
+    homes = torch.from_numpy(item_idx % world_size())
+    owner = homes if model.item_encoder.items_have_homes else dealt_in_turn(len(item_idx))
+    mine = item_idx[owner.numpy() == rank()]
+    return gather_dealt(encode_items(model, catalog, mine, chunk=chunk, progress=progress, watch=watch), owner)
+
+
+@torch.inference_mode()
+def encode_items(
+    model: Recommender,
+    catalog: CatalogInputs,
+    item_idx: np.ndarray,
+    *,
+    chunk: int = CHUNK_ITEMS,
+    progress: Callable[[int], None] | None = None,
+    watch: Callable[[np.ndarray, ItemTokens, Tensor], None] | None = None,
+) -> Tensor:
+    """Unit vectors of the given items, ("items", "D") float32, on the model's device, by this process alone.
 
     Args:
         chunk: items encoded at once, at most; fewer where their media are large.
@@ -72,11 +91,8 @@ def encode_catalog(
     device = model.log_scale.device
     was_training = model.training
     model.eval()
-    homes = torch.from_numpy(item_idx % world_size())
-    owner = homes if model.item_encoder.items_have_homes else dealt_in_turn(len(item_idx))
-    mine = item_idx[owner.numpy() == rank()]
     parts = [torch.zeros(0, model.config.item_encoder.dim, device=device)]
-    for part in catalog.chunks(mine, chunk):
+    for part in catalog.chunks(item_idx, chunk):
         tokens = model.item_encoder.tokens(catalog.batch(part).to(device))
         parts.append(F.normalize(model.item_encoder.fuse(tokens), dim=-1).float())
         if watch:
@@ -84,7 +100,7 @@ def encode_catalog(
         if progress:
             progress(len(part))
     model.train(was_training)
-    return gather_dealt(torch.cat(parts), owner)
+    return torch.cat(parts)
 
 
 @torch.inference_mode()

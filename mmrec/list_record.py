@@ -46,8 +46,8 @@ def exposure_record(
     """:func:`mmrec.metrics.exposure.exposure_by_group` by popularity decile, modality completeness, and provider."""
     present = {name: dataset.present(name) for name in dataset.modalities}
     groups = {"popularity_decile": popularity_deciles(training_events(split))}
-    if present:
-        groups["modalities"] = modality_completeness(present)
+    if present and len((patterns := modality_completeness(present))[1]) > 1:
+        groups["modalities"] = patterns
     if provider is not None:
         groups["provider"] = _largest(provider)
     of = (lists, queries.targets, queries.target_offsets, queries.user)

@@ -3,6 +3,10 @@
 A model that was trained at width w has item vectors of w dimensions, the first w of the whole ones at unit length; its
 user encoder reads them followed by zeros, and the first w dimensions of what it gives, at unit length, are the user's
 vector. So a shorter export needs nothing of the longer one, for its histories neither.
+
+Measured 2026-11-26 on Amazon Scientific (seed 0, 2-core CPU that other work shared; `mmrec train features
+--model.matryoshka 16 32`, `mmrec evaluate --dim`), HR@10/NDCG@10: .1629/.0972 at 16 dimensions, .1766/.1080 at 32,
+.1848/.1184 at all 128; trained for 128 alone .1868/.1204.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ class Recommender(nn.Module):
         if self.config.modality_alignment.weight > 0:
             losses["modality_alignment"] = self._modality_alignment(step, tokens, scale)
         if self.earlier is not None:
-            losses["compatibility"] = self._compatibility(step, mine, self.earlier)
+            losses["compatibility"] = self._compatibility(step, mine, users, table, scale)
         return losses
 
     @torch.no_grad()
@@ -262,13 +262,16 @@ class Recommender(nn.Module):
         total, num_terms = modality_alignment(vectors, present, everywhere, all_present, columns, scale)
         return total * (world_size() / max(num_terms, 1))
 
-    def _compatibility(self, step: StepBatch, mine: Tensor, earlier: tuple[Tensor, Tensor]) -> Tensor:
-        """Of the step's items that an earlier export has; each rank those that it encoded."""
-        vectors, known = earlier
+    def _compatibility(self, step: StepBatch, mine: Tensor, users: Tensor, table: Tensor, scale: Tensor) -> Tensor:
+        """Users find items by their earlier vectors, and items stay near them; each rank those that it encoded."""
+        assert self.earlier is not None
+        vectors, known = self.earlier
         item_idx = step.step_items[(step.owner == rank()).to(step.step_items.device)]
         here = known[item_idx]
-        total = compatibility_loss(mine[here], vectors[item_idx[here]])
-        return total * (world_size() / known[step.step_items].sum().clamp(min=1))
+        apart = compatibility_loss(mine[here], vectors[item_idx[here]]) * world_size()
+        before = torch.where(known[step.step_items, None], vectors[step.step_items].to(table.dtype), table)
+        found = self._next_item(step, users, before, scale)
+        return found + self.config.compatibility.items * apart / known[step.step_items].sum().clamp(min=1)
 
 
 def _targets(sequences: SequenceBatch) -> Int[Tensor, " N"]:

@@ -113,10 +113,16 @@ def baselines_table(baselines: dict[str, Any]) -> Table:
 
     table = Table(box=box.SIMPLE)
     table.add_column("")
-    for heading in ("HR@10", "NDCG@10", "MRR"):
+    for heading in ("HR@10", "NDCG@10", "MRR", "validation\nNDCG@10", "seconds"):
         table.add_column(heading, justify="right")
     for name, measured in sorted(baselines.items(), key=lambda entry: -entry[1]["metrics"]["ndcg@10"]):
-        table.add_row(name, *(f"{measured['metrics'][metric]:.4f}" for metric in ("hr@10", "ndcg@10", "mrr")))
+        chosen, cost = measured.get("validation_ndcg@10"), measured.get("cost")
+        table.add_row(
+            name,
+            *(f"{measured['metrics'][metric]:.4f}" for metric in ("hr@10", "ndcg@10", "mrr")),
+            "" if chosen is None else f"{chosen:.4f}",
+            f"{sum(cost.values()):.1f}" if cost else "",
+        )
     return table
 
 
@@ -161,7 +167,10 @@ def render_report(record: dict[str, Any], examples: dict[str, Any] | None = None
         cutoffs=[1, 5, 10, 20, 50],
         verdict=verdict(record),
         settings={
-            name: ", ".join(f"{key} {value:g}" for key, value in measured["settings"].items())
+            name: ", ".join(
+                f"{key} {value:g}" if isinstance(value, int | float) else f"{key} {value}"
+                for key, value in measured["settings"].items()
+            )
             for name, measured in record["baselines"].items()
             if measured.get("settings")
         },

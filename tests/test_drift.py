@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from mmrec.cli import main
+from mmrec.data.splits import make_split
 from mmrec.drift import drift, embedding_drift, popularity_shift
 from mmrec.errors import ConfigError, DataError
+from mmrec.evaluator import make_record, score_vectors, write_record
 from tests.exporting.conftest import Encoder, checkpoint, run_export  # noqa: F401 - fixtures
 
 
@@ -81,3 +83,29 @@ def test_folders_of_different_kinds_are_refused(run_export, tiny_dataset_path, t
         drift(tmp_path / "export", tmp_path / "export", cut="2018-05-01")
     with pytest.raises(DataError, match="no export, no dataset and no results"):
         drift(tmp_path, tmp_path)
+
+
+def test_the_decay_of_metrics_between_two_evaluations_is_told_and_other_protocols_are_named(
+    tiny_dataset, tmp_path: Path, capsys
+) -> None:
+    split = make_split(tiny_dataset.sequences, tiny_dataset.num_items)
+    records = {}
+    for name, part, noise in (("good", "test", 0.1), ("decayed", "test", 9.0), ("valid", "valid", 0.1)):
+        queries = split.test if part == "test" else split.valid
+        users = noise * np.random.default_rng(0).standard_normal((len(queries), 24)).astype(np.float32)
+        users[np.arange(len(queries)), queries.targets] += 1
+        result = score_vectors(split, part, users, np.eye(24, dtype=np.float32))
+        records[name] = make_record(tiny_dataset, split, part, result)
+        write_record(tmp_path / name, records[name], tiny_dataset, split, part, result)
+    changes = drift(tmp_path / "good", tmp_path / "decayed")
+    found = values(changes)
+    for name in ("ndcg@10", "hr@10", "mrr"):
+        assert found[name] == (records["good"]["metrics"][name], records["decayed"]["metrics"][name])
+    assert found["mrr"][1] < found["mrr"][0]
+    assert found["coverage@10"][0] == records["good"]["beyond_accuracy"]["coverage@10"]
+    assert not any("protocols differ" in change.meaning for change in changes)
+    assert main(["drift", str(tmp_path / "good"), str(tmp_path / "decayed")]) == 0
+    lost = found["mrr"][1] / found["mrr"][0] - 1
+    assert f"{lost:+.1%}" in capsys.readouterr().out
+    others = drift(tmp_path / "good", tmp_path / "valid")
+    assert "the protocols differ" in next(change for change in others if change.what == "mrr").meaning

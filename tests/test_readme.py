@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -31,3 +32,16 @@ def test_the_commands_run_as_written(tiny_source, tmp_path, monkeypatch):
     assert len(commands()) == 9
     for arguments in commands():
         assert main(arguments) == 0, arguments
+    run_python(README.read_text())
+
+
+def run_python(text: str) -> None:
+    """The Python of the README, in the folder where its commands were run."""
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    items, users = names["vectors"]
+    assert items.shape == (1, 128)
+    assert users.shape == (1, 128)
+    assert len(names["hits"]) == 5
+    assert not {"P00", "P01", "P02"} & {hit.item_id for hit in names["hits"]}

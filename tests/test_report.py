@@ -28,6 +28,7 @@ def made(tiny_dataset, split):
     users = generator.standard_normal((len(split.test), 6)).astype(np.float32)
     items = generator.standard_normal((24, 6)).astype(np.float32)
     result = score_vectors(split, "test", users, items)
+    assert result.lists is not None
     record = make_record(tiny_dataset, split, "test", result, model={"name": "noise"})
     found = make_examples(tiny_dataset, split, split.test, result.ranks, result.lists, torch.from_numpy(items))
     return items, result, record, found

@@ -26,7 +26,9 @@ from mmrec.errors import DataError, MediaError, unknown_name
 if TYPE_CHECKING:
     from mmrec.data.remote import RemoteFolder
 
-__all__ = ["Dataset", "as_text", "verify_dataset"]
+__all__ = ["DAMAGED_VECTOR", "Dataset", "as_text", "verify_dataset"]
+
+DAMAGED_VECTOR = "the vector is damaged: its length is no finite number"
 
 
 class Dataset:
@@ -201,7 +203,7 @@ class Dataset:
         with np.errstate(over="ignore", invalid="ignore"):
             is_finite = math.isfinite(np.dot(vector, vector))  # what finite_rows asks of many
         if not is_finite:
-            raise MediaError("the vector is damaged: its length is no finite number")
+            raise MediaError(DAMAGED_VECTOR)
         return vector
 
     def texts(self, items: Iterable[int]) -> Iterator[tuple[int, str]]:
@@ -249,15 +251,24 @@ class Dataset:
 
     def source_hash(self, item_idx: int) -> str:
         """Hash of all that the item consists of; it changes when, and only when, one of its modalities does."""
-        digest = xxhash.xxh3_128()
+        return self.source_hashes(np.array([item_idx]))[0]
+
+    def source_hashes(self, item_idx: np.ndarray) -> list[str]:
+        """:meth:`source_hash` of many items, at a microsecond or so each."""
+        digests = [xxhash.xxh3_128() for _ in item_idx]
         for modality in MEDIA_MODALITIES:
             where = self._where(modality)
-            if where["shard"][item_idx] >= 0:
-                digest.update(f"{modality}:{where['xxh3'][item_idx]:016x};".encode())
+            there = np.flatnonzero(where["shard"][item_idx] >= 0)
+            for row, value in zip(there.tolist(), where["xxh3"][item_idx[there]].tolist(), strict=True):
+                digests[row].update(f"{modality}:{value:016x};".encode())
         for name in self.manifest["features"]:
-            if self._features_present(name)[item_idx]:
-                digest.update(f"{name}:".encode() + self.features(name)[item_idx].tobytes())
-        return digest.hexdigest()
+            there = np.flatnonzero(self._features_present(name)[item_idx])
+            rows = self.features(name)[item_idx[there]]
+            data, size, prefix = memoryview(rows.tobytes()), rows[:1].nbytes, f"{name}:".encode()
+            for number, row in enumerate(there.tolist()):
+                digests[row].update(prefix)
+                digests[row].update(data[number * size : (number + 1) * size])
+        return [digest.hexdigest() for digest in digests]
 
     def media_hashes(self, modality: str) -> np.ndarray:
         """XXH3 of each item's medium or text; 0 where there is none. uint64 (V,)"""

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-__all__ = ["flush", "write_whole"]
+from mmrec.atomic_files import flush
 
-
-def flush(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+__all__ = ["write_whole"]
 
 
 def write_whole(path: Path, text: str) -> None:

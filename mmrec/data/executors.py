@@ -8,22 +8,17 @@ import itertools
 import math
 import os
 import queue
-import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from typing import Any
 
-from mmrec.data.units import Unit, UnitResult, UnitSettings, package_versions
+from mmrec.data.ray_tasks import on_ray, refuse_other_machine
+from mmrec.data.units import Unit, UnitResult, UnitSettings
 from mmrec.data.worker import Worker
-from mmrec.errors import ConfigError, DataError, MMRecError
 
 __all__ = ["EXECUTORS", "Executor", "local_executor", "ray_executor"]
 
 Executor = Callable[[Iterator[Unit], UnitSettings], Iterator[UnitResult]]
-
-# A unit whose machine is lost goes to another one, so many times: machines of spot markets come and go.
-_MAX_LOSSES = 20
 
 
 def local_executor(num_workers: int | None, progress: Callable[[int], None]) -> Executor:
@@ -78,46 +73,11 @@ def ray_executor(num_workers: int | None, progress: Callable[[int], None]) -> Ex
 
     Raises: ConfigError if Ray is not installed.
     """
-    try:
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-    except ImportError as error:
-        raise ConfigError("--executor ray needs Ray: pip install 'mmrec[scale]'") from error
-
-    def result_of(reference: Any) -> UnitResult:
-        try:
-            return ray.get(reference)
-        except RayTaskError as error:
-            cause = getattr(error, "cause", None)
-            raise (cause if isinstance(cause, MMRecError | OSError) else error) from None
-        except RayError as error:
-            reason = str(error).strip().split("\n")[0]
-            raise DataError(f"the Ray cluster has lost one unit of work {_MAX_LOSSES + 1} times: {reason}") from error
 
     def run(units: Iterator[Unit], settings: UnitSettings) -> Iterator[UnitResult]:
-        started = not ray.is_initialized()
-        if started:
-            ray.init(log_to_driver=False, include_dashboard=False)
-        work = ray.remote(max_retries=_MAX_LOSSES)(_on_this_machine)
-        running: dict[Any, int] = {}
-        try:
-            while True:
-                # Asked each time, because clusters grow.
-                room = num_workers or 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-                for unit in itertools.islice(units, max(room - len(running), 0)):
-                    running[work.remote(unit, settings)] = len(unit.items)
-                if not running:
-                    return
-                done, _ = ray.wait(list(running))
-                for reference in done:
-                    result = result_of(reference)
-                    progress(running.pop(reference))
-                    yield result
-        finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
-            if started:
-                ray.shutdown()
+        for unit, result in on_ray(functools.partial(_on_this_machine, settings=settings), units, num_workers):
+            progress(len(unit.items))
+            yield result
 
     return run
 
@@ -127,15 +87,7 @@ def _on_this_machine(unit: Unit, settings: UnitSettings) -> UnitResult:
 
     Raises: DataError if the machine does not see the folders, or has other versions of what writes media.
     """
-    here = f"machine {socket.gethostname()} of the cluster"
-    for option, folder in (("--out", str(settings.folder)), ("--media-root", settings.root)):
-        if "://" not in folder and not os.path.isdir(folder):
-            raise DataError(f"{here} does not see {folder}; give an {option} in a folder that all machines share")
-    found = package_versions()
-    other = [f"{name} {found[name]} and not {version}" for name, version in settings.versions.items()
-             if found[name] != version]  # fmt: skip
-    if other:
-        raise DataError(f"{here} has {', '.join(other)}, and would write other bytes; install the same on all machines")
+    refuse_other_machine({"--out": str(settings.folder), "--media-root": settings.root}, settings.versions)
     return _worker_here().do(unit, settings, lambda items: None)
 
 

@@ -4,6 +4,7 @@ Small files are copied whole and checked by sha256, feature sets when they are f
 blocks that are read are fetched. Everything is kept in one folder on this machine, ``~/.cache/mmrec`` or $MMREC_CACHE::
 
     datasets/<fingerprint>/...    copies of everything but media; caches of frozen encoders lie here too
+    exports/<fingerprint>/...     copies of exports (mmrec/export_folder)
     blocks/<sha256>/<number>      4 MiB each of the shards; $MMREC_CACHE_GB (50) gigabytes at most
     builds/<hash of URL>.build    datasets on their way to a URL, until everything has arrived there (build.py)
     check-<random>                what `mmrec check` reads of a URL, of the shards one at a time
@@ -18,7 +19,7 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -39,16 +40,26 @@ _THREADS = 16
 
 
 class RemoteFolder:
-    """A dataset folder at a URL. Safe under threads and processes; pickles without connections.
+    """A dataset folder, or an export, at a URL. Safe under threads and processes; pickles without connections.
 
     Args:
         url: where the folder lies.
-        manifest: its manifest.
+        manifest: its manifest; of another kind, ``{"files": {name: {bytes, sha256}}}``.
+        parse: makes that of the bytes of the manifest and of where it lies.
+        kept_in: folder of the copies in the cache.
     """
 
-    def __init__(self, url: str, manifest: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        url: str,
+        manifest: dict[str, Any],
+        *,
+        parse: Callable[[bytes, Path | str], dict[str, Any]] = parse_manifest,
+        kept_in: str = "datasets",
+    ) -> None:
         self.url = url
         self.manifest = manifest
+        self._parse = parse
         self.files: dict[str, dict[str, Any]] = manifest["files"]
         self._store = Store(url)
         for name, facts in self.files.items():
@@ -56,7 +67,7 @@ class RemoteFolder:
             if PurePosixPath(name).is_absolute() or ".." in name or not re.fullmatch("[0-9a-f]{64}", facts["sha256"]):
                 raise DataError(f"{url}/{MANIFEST} is damaged: its entry {name!r} is none that mmrec writes")
         cache = cache_folder()
-        self._copies = cache / "datasets" / fingerprint(manifest)
+        self._copies = cache / kept_in / fingerprint(manifest)
         self._blocks = BlockCache(cache / "blocks", _cache_bytes())
         self._whole: set[str] = set()
 
@@ -77,7 +88,13 @@ class RemoteFolder:
         return cls(url, parse_manifest(data, url))
 
     def __reduce__(self) -> tuple:
-        return RemoteFolder, (self.url, self.manifest)
+        make = functools.partial(RemoteFolder, parse=self._parse, kept_in=self._copies.parent.name)
+        return make, (self.url, self.manifest)
+
+    @property
+    def copies(self) -> Path:
+        """Where the copies are kept."""
+        return self._copies
 
     @functools.cached_property
     def shards(self) -> RemoteShards:
@@ -172,7 +189,7 @@ class RemoteFolder:
         except DataError:  # a store that does not answer says nothing of what it holds
             return
         with contextlib.suppress(DataError):
-            if fingerprint(parse_manifest(now, self.url)) == fingerprint(self.manifest):
+            if fingerprint(self._parse(now, self.url)) == fingerprint(self.manifest):
                 return
         raise DataError(
             f"{self.url} was replaced or removed while it was read; give the command again to read what is there now"

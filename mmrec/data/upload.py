@@ -1,10 +1,10 @@
-"""A finished dataset on its way to a URL: file by file, the manifest last, so that no part is taken for the whole."""
+"""A finished folder on its way to a URL: file by file, the manifest last, so that no part is taken for the whole."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,31 @@ _TRIAL = "mmrec-trial"
 
 
 class RemoteOut:
-    """The place at a URL where a dataset is to stand.
+    """The place at a URL where a dataset, or an export, is to stand.
 
     Args:
         url: of the folder.
         journal: a file of this machine that remembers what has arrived, so that a process that is killed goes on.
+        what: for messages.
+        files_of: ``bytes`` and ``sha256`` of the files that a manifest lists, by name.
     """
 
-    def __init__(self, url: str, journal: Path) -> None:
+    def __init__(
+        self,
+        url: str,
+        journal: Path,
+        *,
+        what: str = "a dataset",
+        files_of: Callable[[dict[str, Any]], dict[str, Any]] = lambda manifest: manifest.get("files", {}),
+    ) -> None:
         self.url = url
+        self._what = what
+        self._files_of = files_of
         self._store = Store(url)
         self._journal = journal
 
     def manifest(self) -> bytes | None:
-        """That of the dataset which stands there; None if there is none.
+        """That of what stands there; None if there is none.
 
         Raises:
             DataError: if there is none, but something else, which is not from an upload that was cut short.
@@ -43,7 +54,7 @@ class RemoteOut:
         except FileNotFoundError:
             if not self._journal.exists() and not self._store.is_empty():
                 raise DataError(
-                    f"{self.url} holds something else than a dataset; give another --out, or remove it"
+                    f"{self.url} holds something else than {self._what}; give another --out, or remove it"
                 ) from None
             return None
 
@@ -53,18 +64,21 @@ class RemoteOut:
         self._store.put(_TRIAL, self._journal)
         self._store.remove(_TRIAL)
 
-    def publish(self, folder: Path) -> None:
-        """Write the files of the finished ``folder`` there, replacing the dataset that stands there.
+    def publish(self, folder: Path, beside: Mapping[str, Any] | None = None) -> None:
+        """Write the files of the finished ``folder`` there, replacing what stands there.
 
         While that lasts there is no manifest, so that nobody opens a mixture of two.
+
+        Args:
+            beside: size and sha256 of further files, by name.
 
         Raises:
             DataError: if the store does not answer, or refuses.
         """
-        files: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())["files"]
+        files = {**self._files_of(json.loads((folder / MANIFEST).read_bytes())), **(beside or {})}
         standing = self.manifest()
         if standing is not None:  # its names first, or files of it would stay for ever after a kill
-            for name in json.loads(standing).get("files", {}):
+            for name in self._files_of(json.loads(standing)):
                 self._note(name, None)
             self._store.remove(MANIFEST)
         arrived = dict(self._noted())

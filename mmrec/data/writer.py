@@ -9,7 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mmrec.data.durable import flush, write_whole
+from mmrec.atomic_files import flush
+from mmrec.data.durable import write_whole
 from mmrec.data.manifest import MANIFEST, SCHEMA, SCHEMA_VERSION
 
 __all__ = ["Writer"]

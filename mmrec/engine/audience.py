@@ -40,8 +40,8 @@ class Audience:
     Attributes:
         k: length of the lists.
         share: of the users counted, those who would find the item among their first k of the catalogue and it. What
-            each has taken already stays in the catalogue, for an export does not know it: in truth the share is a
-            little greater.
+            each has taken already stays in the catalogue, for an export does not know it: without those items the share
+            is greater.
         low, high: 95 % interval of the share among all users (Wilson); both equal the share where all were counted.
         counted: users that the share rests on.
         num_users: users of the export.
@@ -108,21 +108,16 @@ def audience_of(
     )  # fmt: skip
 
 
-def users_of(export: ExportFolder) -> tuple[pa.Array | pa.ChunkedArray, np.ndarray]:
+def users_of(export: ExportFolder) -> tuple[pa.Array, np.ndarray]:
     """User ids (U,) and vectors float32 (U, D) of the users with events.
 
     Raises: DataError if the export has none.
     """
-    names = sorted(name for name in export.files if name.startswith("users/") and name.endswith(".parquet"))
-    if not names:
-        raise DataError(f"{export.path} has no vectors of users; export with --users")
-    table = pa.concat_tables([export.read_table(name, ["user_id", "vector"]) for name in names])
-    chunks = [chunk.flatten().to_numpy() for chunk in table["vector"].chunks]
-    vectors = np.concatenate(chunks).astype(np.float32, copy=False).reshape(table.num_rows, export.dim)
-    known = np.any(vectors != 0, axis=1)  # zero: a user without events
+    users = export.users
+    known = users.events > 0
     if not known.any():
         raise DataError(f"no user of {export.path} has events, so nobody's vector says anything")
-    return table["user_id"].filter(pa.array(known)), vectors[known]
+    return users.user_ids.filter(pa.array(known)), users.vectors[known]
 
 
 def _one_target_each(num_queries: int, target: int):

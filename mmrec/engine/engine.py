@@ -37,13 +37,13 @@ class Engine:
 
     @classmethod
     def open(cls, path: Path | str) -> Engine:
-        """Open an export folder, or a checkpoint or run folder.
+        """Open an export folder or its URL, or a checkpoint or run folder.
 
         Raises: DataError if the folder is neither, unfinished or damaged; CheckpointError if its checkpoint is.
         """
-        path = Path(path)
-        if (path / "manifest.json").exists() or not _has_checkpoint(path):
-            return cls(Encoders(path / "model", ExportFolder.open(path)))
+        if not _is_checkpoint(path):
+            export = ExportFolder.open(path)
+            return cls(Encoders(export.path / "model", export))
         from mmrec.training.checkpoint import find_checkpoint
 
         return cls(Encoders(find_checkpoint(path), None))
@@ -128,16 +128,21 @@ class Engine:
     ) -> list[list[Hit]]:
         """:meth:`recommend` for several users, whose vectors are made in one pass."""
         order = Reranking.parse(rerank) if isinstance(rerank, str) else rerank
-        users = self.encode_users(histories) if histories else ()
-        found = []
-        for user, history in zip(users, histories, strict=True):
-            if not np.any(user):
-                raise DataError("the user has no events to go on; give a user with events, or a list of items")
-            ask = functools.partial(
-                self._nearest, user, exclude=set(_named(history)), where=where, bonus=self._bonus(history, blend)
+        if not histories:
+            return []
+        users = self.encode_users(histories)
+        if not users.any(axis=1).all():
+            raise DataError("the user has no events to go on; give a user with events, or a list of items")
+        named = [set(_named(history)) for history in histories]
+        if order is None and (not blend or self.encoders.blend is None):
+            return search_by_vectors(self.export, users, k, named, where=where)
+        asks = [
+            functools.partial(
+                search_by_vector, self.export, user, exclude=those, bonus=self._bonus(history, blend), where=where
             )
-            found.append(ask(k) if order is None else reranked(self.export, ask, k, order))
-        return found
+            for user, those, history in zip(users, named, histories, strict=True)
+        ]
+        return [ask(k) if order is None else reranked(self.export, ask, k, order) for ask in asks]
 
     def explain(
         self, question: History | Query, hits: Sequence[Hit], *, blend: bool = True
@@ -153,24 +158,17 @@ class Engine:
         vector = self.encode_queries([query])[0]
         return audience_of(self.export, vector, k, num_nearest=num_nearest, max_users=max_users)
 
-    def _nearest(
-        self,
-        vector: np.ndarray,
-        k: int,
-        exclude: set[str],
-        where: Where | None,
-        bonus: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> list[Hit]:
-        return search_by_vector(self.export, vector, k, exclude, bonus, where=where)
-
     def _bonus(self, history: History, blend: bool) -> tuple[np.ndarray, np.ndarray] | None:
         if not blend or self.encoders.blend is None:
             return None
         return self.encoders.blend.bonus(self.export.item_rows(history.items))
 
 
-def _has_checkpoint(path: Path) -> bool:
-    return any((path / name / "model.safetensors").is_file() for name in (".", "best", "latest"))
+def _is_checkpoint(path: Path | str) -> bool:
+    """Or a run; of URLs, only those of exports are known."""
+    path = Path(path)
+    weights = (path / name / "model.safetensors" for name in (".", "best", "latest"))
+    return not (path / "manifest.json").exists() and any(one.is_file() for one in weights)
 
 
 def _named(history: History | None) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ class Encoders:
         encoders = json.loads((self.folder / "config.json").read_text())["model"]["item_encoder"]["encoders"]
         return tuple(name for name in encoders if name != "item_id")
 
-    @property
+    @functools.cached_property
     def reads_times(self) -> bool:
         """Whether histories must carry times."""
         if not self.user_encoder.reads_times:

@@ -19,29 +19,32 @@ _OWN = ("item_idx", "item_id", "media_key")
 MAX_TEXT_CHARS = 100
 
 
-def item_table(dataset: Dataset, bitmasks: pa.ChunkedArray) -> pa.Table:
-    """item_id, title, modalities and the attribute columns, one row an item in order of ``item_idx``.
+def item_table(dataset: Dataset) -> pa.Table:
+    """item_id, title and the attribute columns, one row an item in order of ``item_idx``.
 
     Attributes are the user's columns of strings, numbers, truth values and dates (as ISO strings), and those text
     columns beside the title whose values have 100 characters at most.
     """
     items = dataset.attributes
     texts = dataset.manifest["text_columns"]
-    title = pl.coalesce(*(pl.col(name) for name in texts[:1]), pl.col("item_id")).alias("title")
+    shown = texts[:1] or ["title"] * (items.schema.get("title") == pl.String)  # of what is no text, a column so named
+    title = pl.coalesce(*(pl.col(name) for name in shown), pl.col("item_id")).alias("title")
     columns = [pl.col("item_id"), title]
     for name, kind in items.schema.items():
-        if name in _OWN or name in texts[:1] or name.partition(".")[0] in MEDIA_MODALITIES:
+        if name in _OWN or name in shown or name.partition(".")[0] in MEDIA_MODALITIES:
             continue
         if name in texts and (items[name].str.len_chars().max() or 0) > MAX_TEXT_CHARS:  # pyright: ignore[reportOperatorIssue]
             continue
-        if name in ("title", "modalities"):
-            logger.warning("the column %r is not exported: an export has one of that name of its own", name)
+        if name == "title":
+            source = shown[0] if shown else "id"
+            logger.warning("the column 'title' is not exported: the title of an item is its %s", source)
+        elif name == "modalities":
+            logger.warning("the column 'modalities' is not exported: an export has a column of this name of its own")
         elif (column := _as_attribute(name, kind)) is not None:
             columns.append(column)
     table = items.select(columns).to_arrow(compat_level=pl.CompatLevel.oldest())
     fields = [field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field for field in table.schema]
-    table = table.cast(pa.schema(fields)).combine_chunks()
-    return table.add_column(2, pa.field("modalities", pa.int32(), nullable=False), bitmasks)
+    return table.cast(pa.schema(fields)).combine_chunks()
 
 
 def _as_attribute(name: str, kind: pl.DataType) -> pl.Expr | None:

@@ -62,7 +62,7 @@ them has its vector from the rest; the column `modalities` tells which (bit m: m
 - model: `{manifest["model_hash"][:16]}`; how it was trained and validated: `model/README.md`
 - data: {name}, fingerprint `{dataset.fingerprint[:16]}`; source: {source}; licence of the data: {licence}
 - metric: inner product, larger is nearer; the vectors are {length}
-- numbers: {manifest["dtype"]}; {manifest["decode"]}
+- numbers: {manifest["dtype"]}; {manifest["decode"]}{_cost(manifest["recall_at_10"])}
 - users: {_user_side(manifest["user_side"])}
 
 ## Load
@@ -91,6 +91,12 @@ decisions about people. Whatever binds the data ({licence}) binds what was learn
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
+
+
+def _cost(recall: dict[str, Any] | None) -> str:
+    if recall is None:
+        return ""
+    return f"; of the ten nearest items by float32, {recall['value']:.3f} are found (among {recall['among']:,} items)"
 
 
 def _user_side(side: dict[str, Any] | None) -> str:

@@ -127,8 +127,9 @@ class OpenIndex:
             part = slice(start, start + step)
             score = self.scores(queries[part], found[part])
             best = np.lexsort((found[part], -score), axis=-1)[:, :k]
-            rows[part, : best.shape[1]] = np.take_along_axis(found[part], best, axis=1)
-            scores[part, : best.shape[1]] = np.take_along_axis(score, best, axis=1)
+            lines = np.arange(len(best))[:, None]
+            rows[part, : best.shape[1]] = found[part][lines, best]
+            scores[part, : best.shape[1]] = score[lines, best]
         rows[np.isneginf(scores)] = -1
         return rows, scores
 
@@ -138,7 +139,7 @@ class OpenIndex:
 
     def scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Inner products with the items at ``rows`` (Q, C), float64; -inf where a row is -1."""
-        vectors = self.vectors(np.maximum(rows, 0).ravel()).reshape(*rows.shape, -1)  # (Q, C, D)
+        vectors = self.vectors(np.maximum(rows, 0).ravel()).reshape(*rows.shape, queries.shape[1])  # (Q, C, D)
         products = np.einsum("qcd,qd->qc", vectors.astype(np.float64), queries.astype(np.float64))
         return np.where(rows < 0, -np.inf, products)
 
@@ -162,14 +163,14 @@ class OpenIndex:
 
     def _by_product(self, queries: np.ndarray, num: int, restriction: Restriction | None) -> np.ndarray:
         everything = self.vectors(slice(None))  # (V, D)
-        found = []
-        for query in queries:
+        found = np.empty((len(queries), num), dtype=np.int64)
+        for place, query in enumerate(queries):
             scores = everything @ query
             if restriction is not None:
                 scores[~restriction.mask] = -np.inf
             best = np.argpartition(scores, -num)[-num:] if num < self.num_items else np.arange(num)
-            found.append(np.where(np.isneginf(scores[best]), -1, best))
-        return np.stack(found)
+            found[place] = np.where(np.isneginf(scores[best]), -1, best)
+        return found
 
     def _by_index(self, queries: np.ndarray, num: int, restriction: Restriction | None, exhaustive: bool) -> np.ndarray:
         faiss = import_faiss()
@@ -199,6 +200,8 @@ def open_index(export: ExportFolder) -> OpenIndex:
     if entry is None:
         return OpenIndex(lambda rows: export.vectors[rows], export.num_items)
     index = read_faiss(export)
+    if entry["kind"] == "sq8":
+        check_file(export.path, "index_vectors.npy", export.files["index_vectors.npy"], content=True)
     row_of = export.read_table("index_ids.parquet", ["row"])["row"].to_numpy()
     return index_in_memory(export, entry["kind"], index, entry["parameters"], row_of)
 
@@ -206,9 +209,9 @@ def open_index(export: ExportFolder) -> OpenIndex:
 def index_in_memory(
     export: ExportFolder, kind: str, index: Any, parameters: Mapping[str, int], row_of: np.ndarray
 ) -> OpenIndex:
-    """A FAISS index together with the vectors of the export; of sq8 those of ``index_vectors.npy``, checked."""
+    """A FAISS index together with the vectors of the export."""
     in_order = np.array_equal(row_of, np.arange(export.num_items))
-    vectors = stored_vectors(export, index, row_of)
+    vectors = stored_vectors(export, kind, index, row_of)
     return OpenIndex(
         vectors, export.num_items, index, parameters, None if in_order else row_of, 1.0 if kind == "sq8" else 0.0
     )
@@ -235,13 +238,11 @@ def read_faiss(export: ExportFolder, *, writable: bool = False) -> Any:
     return index
 
 
-def stored_vectors(export: ExportFolder, index: Any, row_of: np.ndarray) -> Callable[[Any], np.ndarray]:
-    """What gives the exact vectors at rows without the parts: the index itself, or the file beside inexact codes."""
+def stored_vectors(export: ExportFolder, kind: str, index: Any, row_of: np.ndarray) -> Callable[[Any], np.ndarray]:
+    """What gives the exact vectors at rows without the parts: the index itself, or of sq8 ``index_vectors.npy``."""
     faiss = import_faiss()
-    if "index_vectors.npy" in export.manifest["files"]:
-        path = export.path / "index_vectors.npy"
-        check_file(export.path, path.name, export.manifest["files"][path.name], content=True)
-        stored = np.load(path, mmap_mode="r")
+    if kind == "sq8":
+        stored = np.load(export.path / "index_vectors.npy", mmap_mode="r")
         return lambda rows: np.asarray(stored[rows])
     if isinstance(index, faiss.IndexIVF):
         index.make_direct_map()  # vectors by position
@@ -252,7 +253,9 @@ def stored_vectors(export: ExportFolder, index: Any, row_of: np.ndarray) -> Call
 
 def vectors_digest(export: ExportFolder) -> str:
     """Names the vectors of an export: changes when one of them, or their order, does."""
-    return hashlib.sha256("".join(part["sha256"] for part in export.manifest["parts"]).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(part.get("vectors", part)["sha256"] for part in export.manifest["parts"]).encode()
+    ).hexdigest()
 
 
 def import_faiss() -> Any:

@@ -124,8 +124,8 @@ def search_by_vector(
     excluded = np.unique(export.item_rows([str(item_id) for item_id in exclude]))
     rows, scores = _nearest(export, vector[None], k, [excluded], where)
     if bonus is not None:  # the best of those without bonus, and all that have one
-        return _hits(export, *_with_bonus(export, vector, k, rows[0], bonus, excluded, where))
-    return _hits(export, rows[0], scores[0])
+        rows, scores = _with_bonus(export, vector, k, rows[0], bonus, excluded, where)
+    return _hits(export, np.atleast_2d(rows), np.atleast_2d(scores))[0]
 
 
 def search_by_vectors(
@@ -147,7 +147,7 @@ def search_by_vectors(
         raise DataError(f"the queries have shape {vectors.shape}; the vectors of {export.path} have ({export.dim},)")
     excluded = [np.unique(export.item_rows([str(item_id) for item_id in items])) for items in exclude]
     rows, scores = _nearest(export, vectors, k, excluded, where)
-    return [_hits(export, *answer) for answer in zip(rows, scores, strict=True)]
+    return _hits(export, rows, scores)
 
 
 def vectors_at(export: ExportFolder, rows: np.ndarray) -> np.ndarray:
@@ -217,10 +217,13 @@ def _with_bonus(
     return rows[best], scores[best]
 
 
-def _hits(export: ExportFolder, rows: np.ndarray, scores: np.ndarray) -> list[Hit]:
-    ids, titles = export.id_column, export.title_column
-    return [
-        Hit(rank, ids[row].as_py(), titles[row].as_py(), score, export.modalities_of(row))
-        for rank, (row, score) in enumerate(zip(rows.tolist(), scores.tolist(), strict=True), start=1)
-        if row >= 0
-    ]
+def _hits(export: ExportFolder, rows: np.ndarray, scores: np.ndarray) -> list[list[Hit]]:
+    """The answers, of rows and scores (Q, k); rows are -1 at the end where there are no more."""
+    there = rows >= 0
+    flat = rows[there]
+    ids, titles = (column.take(flat).to_pylist() for column in (export.id_column, export.title_column))
+    ranks = (np.nonzero(there)[1] + 1).tolist()
+    modalities = map(export.modalities_of, flat.tolist())
+    hits = [*map(Hit, ranks, ids, titles, scores[there].tolist(), modalities)]
+    ends = np.cumsum(there.sum(axis=1)).tolist()
+    return [hits[start:end] for start, end in zip([0, *ends], ends, strict=False)]

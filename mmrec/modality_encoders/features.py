@@ -99,5 +99,6 @@ class FeaturesEncoder(ModalityEncoder):
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    # Not norm, which adds in another order for one vector than for many: both have to give the same bits.
+    norms = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
     return vectors / np.maximum(norms, 1e-12)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
 
-from mmrec.media.isolated import IsolationError
 from mmrec.serving.decoding import UploadDecoder
 from mmrec.serving.docs import add_docs
 from mmrec.serving.gate import Gate
@@ -23,8 +21,6 @@ from mmrec.serving.settings import ServeSettings
 from mmrec.serving.workers import Workers
 
 __all__ = ["ServeSettings", "build_app"]
-
-logger = logging.getLogger(__name__)
 
 
 def build_app(export: Path, settings: ServeSettings | None = None, pages: Sequence[APIRouter] = ()) -> FastAPI:
@@ -67,26 +63,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Threads and the watch over the export, from the start of the server to its end."""
     settings: ServeSettings = app.state.settings
     app.state.workers = Workers(settings.num_threads, settings.max_concurrent)
-    # As many uploads wait as are decoded: more would wait longer than a request may take.
-    app.state.upload_workers = Workers(settings.num_decoders, 4 * settings.num_decoders)
-    tasks = [asyncio.create_task(_start(app.state.decoder))]
-    if settings.reload_s:
-        tasks.append(asyncio.create_task(_watch(app.state.live, settings.reload_s)))
+    app.state.upload_workers = Workers(settings.num_decoders, settings.max_concurrent)
+    watch = asyncio.create_task(_watch(app.state.live, settings.reload_s)) if settings.reload_s else None
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
+        if watch is not None:
+            watch.cancel()
         for workers in (app.state.workers, app.state.upload_workers):
             workers.close()
         app.state.decoder.close()
-
-
-async def _start(decoder: UploadDecoder) -> None:
-    try:
-        await asyncio.to_thread(decoder.start)
-    except (IsolationError, RuntimeError) as error:  # an upload will try again, and tell its client
-        logger.error("no process for decoding uploads has started: %s", error)
 
 
 async def _watch(live: LiveExport, every_s: float) -> None:

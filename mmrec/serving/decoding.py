@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mmrec.media.isolated import IsolatedDecoder
+from mmrec.media.isolated import IsolatedDecoder, IsolationError
 
 __all__ = ["UploadDecoder"]
+
+logger = logging.getLogger(__name__)
 
 # What one decoder may allocate beyond what it has after its imports: twice what the worst of a thousand damaged files
 # took in tests/media/test_mutations.py.
@@ -29,7 +32,7 @@ class UploadDecoder:
 
     Args:
         timeout_s: longest time of one file.
-        num_processes: how many are started by :meth:`start`.
+        num_processes: how many :meth:`start` starts; without it each upload that finds none idle does.
     """
 
     def __init__(self, timeout_s: float, num_processes: int) -> None:
@@ -44,10 +47,15 @@ class UploadDecoder:
         return self._isolated(_prepare, preprocessing, data)
 
     def start(self) -> None:
-        """Start all processes: their imports take seconds, which the first uploads need not wait for."""
-        with ThreadPoolExecutor(self._num_processes) as pool:  # each call takes a process that is idle, or a new one
-            for started in [pool.submit(self._isolated, _prepare, len, b"") for _ in range(self._num_processes)]:
-                started.result()
+        """Start the processes, in threads: their imports take seconds, for which the server does not wait."""
+        for _ in range(self._num_processes):  # each call takes a process that is idle, or a new one
+            threading.Thread(target=self._start_one, daemon=True).start()
+
+    def _start_one(self) -> None:
+        try:
+            self._isolated(_prepare, len, b"")
+        except (IsolationError, RuntimeError) as error:  # an upload will try again, and tell its client
+            logger.error("a process for decoding uploads has not started: %s", error)
 
     def close(self) -> None:
         """End all processes."""

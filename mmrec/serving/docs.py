@@ -72,14 +72,17 @@ def _resolve(schema: Any, api: dict[str, Any], local: dict[str, Any] | None = No
 
 
 def _example(schema: dict[str, Any]) -> Any:
-    """A value of the schema: its own example or default, else one made of those of its parts."""
-    for key in ("examples", "default"):
-        if key in schema:
-            return schema[key][0] if key == "examples" else schema[key]
+    """A value of the schema: its own default or example, else one made of those of its parts."""
+    if "default" in schema:
+        return schema["default"]
+    if "examples" in schema:
+        return schema["examples"][0]
     if "anyOf" in schema:
         return _example(schema["anyOf"][0])
-    if schema.get("type") == "object":
-        return {name: _example(part) for name, part in schema.get("properties", {}).items()}
+    if schema.get("type") == "object":  # the parts that have to be there, and those with an example of their own
+        needed = schema.get("required", [])
+        parts = schema.get("properties", {}).items()
+        return {name: _example(part) for name, part in parts if name in needed or "examples" in part}
     if schema.get("type") == "array":
         return [_example(schema["items"])]
     return "@file" if schema.get("format") == "binary" else schema.get("type")

@@ -55,7 +55,7 @@ class Gate:
                 await exchange.refuse(error)
             finally:
                 route = _route(scope)
-                self._metrics.requests.labels(route, str(exchange.status)).inc()
+                self._metrics.requests.labels(route, str(exchange.status or 500)).inc()
                 self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
     async def _pass(self, scope: Scope, exchange: _Exchange) -> None:

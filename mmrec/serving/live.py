@@ -62,7 +62,7 @@ class LiveExport:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._seen = _state(path)
+        self._seen: object = _state(path)
         self.current = _open(path)
         self.error: str | None = None
         self.num_reloads = 0
@@ -74,20 +74,27 @@ class LiveExport:
             try:
                 new = _open(self._path)
             except Exception as error:  # whatever a damaged file does to its reader, the old export goes on
-                known = isinstance(error, MMRecError)
-                self.error = str(error) if known else f"{type(error).__name__}: {error}"
-                logger.error("the new export is not used: %s", self.error, exc_info=None if known else error)
+                self._keep_old(error)
                 return False
             self.error = None
             if new.identity == self.current.identity:
                 return False
             self.current = new
             self.num_reloads += 1
-        logger.info("serving %s items of model %s", f"{new.engine.export.num_items:,}", new.identity)
+        logger.info("serving %s items, export %s", f"{new.engine.export.num_items:,}", new.identity)
         return True
 
+    def _keep_old(self, error: Exception) -> None:
+        self._seen = None  # looked at again: files may still be coming, the manifest not the last of them
+        known = isinstance(error, MMRecError)
+        message = str(error) if known else f"{type(error).__name__}: {error}"
+        public = message.replace(os.path.realpath(self._path), "the export").replace(str(self._path), "the export")
+        if public != self.error:
+            logger.error("the new export is not used: %s", message, exc_info=None if known else error)
+        self.error = public
+
     def reload_if_changed(self) -> bool:
-        """:meth:`reload`, if the link or the manifest is not what it was at the last look."""
+        """:meth:`reload`, if the link or the manifest is not what it was at the last look, or that failed."""
         return _state(self._path) != self._seen and self.reload()
 
 
@@ -104,12 +111,13 @@ def _state(path: Path) -> tuple[object, ...]:
 def _open(path: Path) -> OpenExport:
     folder = Path(os.path.realpath(path))  # files are read from where the link points now, wherever it points later
     before = _stamps(folder)
+    ExportFolder.open(folder)  # sizes first: of a folder that is still being filled, no file need be read
     export = ExportFolder.open(folder, verify=True)
     engine = Engine(Encoders(folder / "model", export))
     preprocessings = _load(engine)
     manifest = (folder / MANIFEST).read_bytes()
     if _stamps(folder) != before:
-        raise DataError(f"{folder} changed while it was read; it is read again at the next look")
+        raise DataError(f"{folder} changed while it was read; it is read again")
     item_ids = frozenset(export.id_column.to_pylist())
     return OpenExport(
         engine=engine,
@@ -129,8 +137,9 @@ def _load(engine: Engine) -> dict[str, Preprocessing]:
     export.item_rows([first] * 100)  # many ids: looked up in a table from now on
     assert len(export.title_column) == len(export.bitmasks) == len(export.attributes) == export.num_items
     engine.recommend(History(items=[first], times=[0], at=0), k=1)
-    raw = frozenset(RAW_MODALITIES) & set(engine.modalities)
-    return dict(engine.encoders.item_model(raw).inputs.preprocessings) if raw else {}
+    raw = [name for name in RAW_MODALITIES if name in engine.modalities]
+    known = engine.encoders.item_model(raw).inputs.preprocessings if raw else {}
+    return {name: known[name] for name in raw}
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int, int]]:

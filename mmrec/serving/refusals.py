@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import TYPE_CHECKING, Any
 
 from mmrec.errors import ConfigError, DataError, MediaError
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 __all__ = ["RefusedError", "handle_refusals", "refusal_body"]
-
-logger = logging.getLogger(__name__)
 
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
 
@@ -75,9 +72,8 @@ def handle_refusals(app: FastAPI) -> None:
         folder = str(request.app.state.live.current.engine.export.path)
         return respond(400, str(error).replace(folder, "the export"))
 
-    @app.exception_handler(Exception)
-    async def defect(request: Request, error: Exception) -> Response:
-        logger.error("%s %s failed", request.method, request.scope.get("route"), exc_info=error)
+    @app.exception_handler(Exception)  # raised again behind it, so that the server logs it
+    async def defect(_: Request, error: Exception) -> Response:
         return respond(500, "a defect of the server; its log tells more")
 
 

@@ -33,8 +33,8 @@ class UploadedQuery:
 
 
 _FORM = {
-    "text": {"type": "string"},
-    "image": {"type": "string", "format": "binary"},
+    "text": {"type": "string", "examples": ["a red lamp"]},
+    "image": {"type": "string", "format": "binary", "examples": ["@lamp.jpg"]},
     "audio": {"type": "string", "format": "binary"},
     "video": {"type": "string", "format": "binary"},
     "item": {"type": "array", "items": {"type": "string"}, "description": "Ids of items; /search alone."},

@@ -15,7 +15,7 @@ import torch
 from mmrec.blend import Blend, fit_blend, refit_blend
 from mmrec.compatibility import check_compatible
 from mmrec.data.dataset import Dataset
-from mmrec.data.splits import Split, make_split
+from mmrec.data.splits import Split, SplitName, make_split
 from mmrec.errors import DataError
 from mmrec.evaluator import Part, queries_of
 from mmrec.explanation import explain_items
@@ -45,6 +45,7 @@ class Vectors:
         refit_of: of a refit, the run whose steps were chosen on validation.
         shares: by modality, its share of the weights that fusion gives for the items asked for, (n,) each; None for an
             export, whose vectors are made already.
+        split_name, split_quantile: of ``split``, as in the configuration of the run.
     """
 
     dataset: Dataset
@@ -57,6 +58,8 @@ class Vectors:
     user_encoder: UserEncoder
     refit_of: Path | None
     shares: Callable[[np.ndarray], dict[str, np.ndarray]] | None
+    split_name: SplitName
+    split_quantile: float
 
     def blend(self) -> Blend:
         """The model's scores with those of a counting baseline, chosen on the validation queries.
@@ -74,8 +77,13 @@ class Vectors:
         return fit_blend(self.split, users, self.items)
 
 
-def open_checkpoint(checkpoint: Path, data: Path) -> tuple[Path, Dataset, Recommender, CatalogInputs]:
+def open_checkpoint(
+    checkpoint: Path, data: Path, *, cache_bytes: int = 4 << 30
+) -> tuple[Path, Dataset, Recommender, CatalogInputs]:
     """The checkpoint folder, the dataset, the model in evaluation mode, and the dataset's items as it reads them.
+
+    Args:
+        cache_bytes: samples of media kept in memory at most.
 
     Raises: CheckpointError if there is no checkpoint, or if it was trained on other data.
     """
@@ -83,7 +91,7 @@ def open_checkpoint(checkpoint: Path, data: Path) -> tuple[Path, Dataset, Recomm
     dataset = Dataset.open(data)
     check_dataset(folder, dataset)
     model = load_model(folder)
-    return folder, dataset, model, CatalogInputs(dataset, model.inputs)
+    return folder, dataset, model, CatalogInputs(dataset, model.inputs, cache_bytes=cache_bytes)
 
 
 def vectors_of_checkpoint(checkpoint: Path, data: Path, part: Part, *, dim: int | None = None) -> Vectors:
@@ -121,11 +129,11 @@ def vectors_of_export(export: Path, data: Path, part: Part, *, users_of: Path | 
     """
     opened = ExportFolder.open(export, verify=True)
     dataset = Dataset.open(data)
-    check_dataset(export / "model", dataset)
+    check_dataset(opened.path / "model", dataset)
     if opened.num_items != dataset.num_items:
         raise DataError(f"{export} has {opened.num_items:,} items, {data} has {dataset.num_items:,}; export again")
     items = torch.from_numpy(opened.vectors_of(dataset.item_ids))
-    folder = export / "model"
+    folder = opened.path / "model"
     if users_of is not None:
         folder = find_checkpoint(users_of)
         check_dataset(folder, dataset)
@@ -178,6 +186,8 @@ def _with_users(
         user_encoder=user_encoder,
         refit_of=Path(config["refit_of"]) if config["refit_of"] else None,
         shares=None,
+        split_name=config["split"],
+        split_quantile=config["split_quantile"],
     )
 
 

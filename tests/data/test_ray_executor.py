@@ -126,7 +126,7 @@ def test_a_machine_that_does_not_see_the_folders_or_has_other_packages_says_so_i
     unit, here = Unit("unit", 0, []), settings(tmp_path)
     for changed, words in (
         (replace(here, folder=tmp_path / "no"), r"machine .* does not see .*/no; give an --out in a folder that all"),
-        (replace(here, root="/no/where"), r"does not see /no/where; give an --media-root in a folder that all"),
+        (replace(here, root="/no/where"), r"does not see /no/where; give a --media-root in a folder that all"),
         (
             replace(here, versions={**here.versions, "pillow": "1.0"}),
             r"has pillow \d+.* and not 1\.0, and would write other bytes; install the same on all machines",

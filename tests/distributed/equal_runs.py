@@ -56,7 +56,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "uniform": (AT_REST, {"next_item": NextItemConfig(num_negatives=5, negatives="uniform")}, {}),
     "bank": (AT_REST, {"next_item": NextItemConfig(refresh_steps=3)}, {}),
     "alignment": (AT_REST, {"modality_alignment": ModalityAlignmentConfig(weight=0.5)}, {}),
-    "compatible": (AT_REST, {"compatibility": CompatibilityConfig(weight=2.0)}, {}),
+    "compatible": (AT_REST, {"compatibility": CompatibilityConfig(weight=0.5)}, {}),
     "matryoshka": (AT_REST, {"matryoshka": (8, 24), "next_item": NextItemConfig(refresh_steps=3)}, {}),
     "bert4rec": (AT_REST, {"user_encoder": BERT4RecConfig(max_length=20)}, {}),
     "hstu": (AT_REST, {"user_encoder": HSTUConfig(max_length=20, num_blocks=2, query_time="known")}, {}),

@@ -28,20 +28,32 @@ def launch(processes: int, case: Path, folder: Path) -> list[dict]:
     return [torch.load(folder / f"{number}.pt", weights_only=False) for number in range(processes)]
 
 
+def early_ranks(scores: np.ndarray, case: dict) -> np.ndarray:
+    """What competes was there by the time of the query and is not in its history; targets always do."""
+    ranks = []
+    for row, history, wanted, now in zip(scores, case["histories"], case["targets"], case["now"], strict=True):
+        there = [v for v, since in enumerate(case["since"]) if v in wanted or (since <= now and v not in history)]
+        for target in wanted:
+            greater = sum(row[v] > row[target] for v in there)
+            ranks.append(greater + (sum(row[v] == row[target] for v in there) - 1) / 2)
+    return np.array(ranks)
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_parts_of_the_catalogue_and_of_the_queries_give_the_ranks_of_the_whole(processes: int, tmp_path: Path) -> None:
     users, items, histories, targets = random_case(5, num_queries=37, num_items=131, num_targets=4)  # odd, many ties
-    torch.save(
-        {"users": torch.tensor(users), "items": torch.tensor(items), "histories": histories, "targets": targets},
-        tmp_path / "case.pt",
-    )
+    generator = np.random.default_rng(6)
+    case = {"users": torch.tensor(users), "items": torch.tensor(items), "histories": histories, "targets": targets,
+            "since": generator.integers(0, 9, 131), "now": generator.integers(0, 9, 37)}  # fmt: skip
+    torch.save(case, tmp_path / "case.pt")
     scores = users @ items.T  # float64, exact
     expected = {which: slow_ranks(scores, histories, targets, which == "filtered") for which in ("filtered", "all")}
+    expected |= {"kept": expected["all"], "early": early_ranks(scores, case)}
     queries = make_queries(histories, targets)
     seen = 0
     for found in launch(processes, tmp_path / "case.pt", tmp_path / "found"):
-        np.testing.assert_array_equal(found["filtered"], expected["filtered"])
-        np.testing.assert_array_equal(found["all"], expected["all"])
+        for name, ranks in expected.items():
+            np.testing.assert_array_equal(found[name], ranks, err_msg=name)
         for place, query in enumerate(found["rows"]):
             low, high = queries.target_offsets[query : query + 2]
             first = queries.take(found["rows"]).target_offsets[place]

@@ -95,12 +95,16 @@ def test_the_true_order_is_that_of_evaluate_and_differs_from_itself_by_nothing(
 
 
 def test_all_events_known_is_what_evaluate_has(runs, ndcg, tiny_dataset_path, tmp_path) -> None:
-    config = long_history.LongHistory(checkpoint=runs["leave_one_out"], data=tiny_dataset_path, out=tmp_path)
+    config = long_history.LongHistory(
+        checkpoint=runs["leave_one_out"], data=tiny_dataset_path, out=tmp_path, min_queries=1
+    )
     found = long_history.study(config)
     whole = found.filter(pl.col("known") == "all")
     assert np.average(whole["ndcg@10"], weights=whole["queries"]) == pytest.approx(ndcg)
     assert found["history"].unique(maintain_order=True).to_list() == ["1 to 4", "5 to 9"]
     assert written(long_history, found, tmp_path / "out") == {"long_history.csv", "long_history.svg"}
+    with pytest.raises(DataError, match="no group has 1000 queries"):
+        long_history.study(dataclasses.replace(config, min_queries=1000))
 
 
 def test_weeks_after_the_cut_hold_each_query_once(runs, tiny_dataset_path, tmp_path) -> None:

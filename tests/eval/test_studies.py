@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 import subprocess
@@ -13,8 +14,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from rich.console import Console
 
-from eval import embedding_quality, id_vs_multimodal, modality_subsets
+from eval import embedding_quality, id_vs_multimodal, modality_subsets, reranking
 from mmrec.data.dataset import Dataset
 from mmrec.errors import ConfigError
 from mmrec.evaluator import score_vectors
@@ -143,3 +145,24 @@ def test_quality_is_told_for_the_whole_item_and_each_content_modality(runs, tiny
     assert (spread["effective rank"] <= spread["of"]).all()
     assert set(pairs["from"]) <= set(spread["shown"])
     assert pairs["recall@10"].is_between(0, 1).all()
+
+
+def test_lists_as_scored_have_the_metrics_of_evaluate_and_every_order_keeps_its_promise(
+    runs, tiny_dataset_path, tmp_path
+):
+    config = reranking.RerankingStudy(
+        checkpoint=runs["hybrid"], data=tiny_dataset_path, attribute="category", out=tmp_path / "reranking"
+    )
+    rows = reranking.study(config)
+    given = vectors_of_checkpoint(runs["hybrid"], tiny_dataset_path, "test")
+    found = score_vectors(given.split, "test", given.users, given.items)
+    expected = ranking_metrics(found.ranks, given.split.test.target_offsets)
+    plain = rows.row(0, named=True)
+    for name in ("hr@10", "ndcg@10"):
+        assert plain[name] == pytest.approx(expected[name].mean(), abs=1e-9)
+    assert plain["order"] == "plain"
+    of = {row["order"]: row for row in rows.iter_rows(named=True)}
+    assert of["fair:category"]["gap to catalogue"] < plain["gap to catalogue"]
+    reranking.write(rows, tmp_path, Console(file=io.StringIO()))
+    assert pl.read_csv(tmp_path / "reranking.csv")["order"].to_list() == rows["order"].to_list()
+    assert "mmr:0.7" in (tmp_path / "reranking.svg").read_text()

@@ -117,7 +117,7 @@ def test_an_interrupted_export_encodes_a_part_again_that_was_damaged_meanwhile(r
     damage(tmp_path / "out" / "embeddings" / "part-00000.parquet")
     second = encoder()
     run_export(second, tmp_path / "out")
-    assert [calls[0] for calls in second.calls] == [0, 14, 21]
+    assert sorted(calls[0] for calls in second.calls) == [0, 14, 21]
     assert "part-00000.parquet is damaged" in caplog.text
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 

@@ -10,9 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmrec.cli import main
 from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
 from mmrec.index import hits_to_json, recommend, search_by_item, search_by_vector
+from mmrec.index.build import IndexConfig
+from mmrec.index.opened import open_index
+from mmrec.index.removed import change_removed
+from mmrec.index.tuning import draw_sample
+from tests.exporting.test_users import mean_of
 
 
 @pytest.fixture
@@ -115,6 +121,40 @@ def test_bad_queries_are_refused_with_one_line(plain):
         search_by_vector(plain, np.ones(5), 3)
     with pytest.raises(DataError, match="NaN"):
         search_by_vector(plain, np.full(6, np.nan), 3)
+
+
+def test_a_repeated_export_keeps_its_index_and_what_was_removed_and_restores_what_was_damaged(
+    run_export, encoder, tmp_path
+):
+    asked = IndexConfig(kind="ivf", recall=0.5)
+    out = run_export(encoder(), tmp_path / "out", index=asked).path
+    change_removed(out, ["i04", "i05"], remove=True)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for again in (False, asked):
+        run_export(encoder(), out, index=again)
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (out / "index.faiss").write_bytes(b"damaged")
+    run_export(encoder(), out)
+    assert (out / "index.faiss").read_bytes() == before[out / "index.faiss"]
+    export = ExportFolder.open(out, verify=True)
+    assert (export.manifest["index"]["kind"], export.manifest["removed"]["items"]) == ("ivf", 2)
+    assert len(search_by_vector(export, query(0), 24)) == 22
+
+
+def test_an_index_is_tuned_on_the_users_of_the_export_too(run_export, encoder, tmp_path):
+    asked = IndexConfig(kind="ivf", recall=0.5)
+    run_export(encoder(), tmp_path / "out", encode_users=mean_of, users=True, index=asked)
+    export = ExportFolder.open(tmp_path / "out")
+    queries = draw_sample(export, open_index(export), None, seed=0).queries
+    users = {vector.tobytes() for vector in export.users.vectors}
+    asked_for = [query.tobytes() in users for query in queries]
+    assert (len(queries), sum(asked_for)) in {(1000, 7), (1000, 2)}, "the users of one part, the rest near items"
+    assert export.manifest["index"]["recall"]["measured"] >= 0.5
+
+
+def test_a_recall_without_an_index_is_refused(capsys):
+    assert main(["export", "run", "--data", "data", "--out", "out", "--recall", "0.9"]) == 2
+    assert capsys.readouterr().err == "mmrec export: --recall is of an index; give --index too\n"
 
 
 @pytest.mark.parametrize("name", ["embeddings/part-00001.parquet", "items.parquet", "model/config.json"])

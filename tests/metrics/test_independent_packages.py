@@ -1,6 +1,6 @@
-"""The same numbers as packages of others say; skipped where they are not installed, for no lock file holds them.
+"""The same numbers as packages of others say: trec_eval, and RecTools where it is installed, for no lock file holds it.
 
-pip install --no-deps --target DIR ir_measures pytrec-eval-terrier ir-datasets rectools pandas python-dateutil six
+pip install --no-deps --target DIR rectools pandas python-dateutil six
 PYTHONPATH=DIR python -m pytest tests/metrics/test_independent_packages.py
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import pytrec_eval
 
 from mmrec.metrics.beyond_accuracy import beyond_accuracy, popularity_bias
 from mmrec.metrics.ranking import ranking_metrics
@@ -29,23 +30,28 @@ def case():
 
 
 def test_trec_eval_has_the_same_values_for_every_query(case) -> None:
-    ir_measures = pytest.importorskip("ir_measures")
     scores, targets, ours, _ = case
-    pairs = [(q, v) for q in range(QUERIES) for v in range(ITEMS)]
-    qrels = [ir_measures.Qrel(str(q), str(v), 1) for q in range(QUERIES) for v in targets[q]]
-    run = [ir_measures.ScoredDoc(str(q), str(v), float(scores[q, v])) for q, v in pairs]
-    names = {}
+    wanted = {str(q): {str(v): 1 for v in targets[q]} for q in range(QUERIES)}
+    measures = {"success": "hr", "recall": "recall", "P": "precision", "ndcg_cut": "ndcg", "map_cut": "map"}
+    evaluator = pytrec_eval.RelevanceEvaluator(wanted, {f"{name}.10,20" for name in measures} | {"recip_rank"})
+    found = evaluator.evaluate(run_of(scores, ITEMS))
+    assert len(found) == QUERIES
+    for query, values in found.items():
+        for name, kind in measures.items():
+            for k in (10, 20):
+                # trec_eval keeps scores and gains in single precision
+                assert values[f"{name}_{k}"] == pytest.approx(ours[f"{kind}@{k}"][int(query)], abs=1e-6), (query, name)
+        assert values["recip_rank"] == pytest.approx(ours["mrr"][int(query)], abs=1e-6), query
+    # trec_eval has no cutoff of the reciprocal rank: the list has one.
     for k in (10, 20):
-        names |= {
-            ir_measures.Success @ k: f"hr@{k}", ir_measures.R @ k: f"recall@{k}", ir_measures.P @ k: f"precision@{k}",
-            ir_measures.nDCG @ k: f"ndcg@{k}", ir_measures.AP @ k: f"map@{k}", ir_measures.RR @ k: f"mrr@{k}",
-        }  # fmt: skip
-    names[ir_measures.RR] = "mrr"
-    found = list(ir_measures.iter_calc(list(names), qrels, run))
-    assert len(found) == len(names) * QUERIES
-    for value in found:
-        # trec_eval keeps scores and gains in single precision
-        assert value.value == pytest.approx(ours[names[value.measure]][int(value.query_id)], abs=1e-6), value
+        for query, values in pytrec_eval.RelevanceEvaluator(wanted, {"recip_rank"}).evaluate(run_of(scores, k)).items():
+            assert values["recip_rank"] == pytest.approx(ours[f"mrr@{k}"][int(query)], abs=1e-6), query
+
+
+def run_of(scores: np.ndarray, k: int) -> dict[str, dict[str, float]]:
+    """The k best items of each query, as trec_eval reads them."""
+    best = np.argsort(-scores, axis=1)[:, :k]
+    return {str(q): {str(v): float(scores[q, v]) for v in best[q]} for q in range(len(scores))}
 
 
 def test_rectools_has_the_same_means(case) -> None:

@@ -101,3 +101,14 @@ def test_a_fresh_id_is_small_beside_content(tiny_dataset):
     torch.manual_seed(0)
     rows = config.build(64, preprocessing).eval()(preprocessing.collate(list(range(24))))[0]
     assert rows.norm(dim=-1).max() < 0.25, "content tokens have length 1"
+
+
+def test_a_vector_becomes_the_same_bits_alone_and_among_others():
+    """Catalogues are read in blocks, new items one by one."""
+    draw = np.random.default_rng(0)
+    for width in (3, 8, 100, 769):
+        rows = draw.standard_normal((17, width)).astype(np.float32)
+        preprocessing = features_module.FeaturesPreprocessing(rows.mean(axis=0), np.eye(width, dtype=np.float32))
+        block = preprocessing(rows)
+        for row, expected in zip(rows, block, strict=True):
+            assert np.array_equal(preprocessing(row), expected)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from eval import cold_start, modality_subsets
 from mmrec.cli import main
-from mmrec.errors import ConfigError
+from mmrec.errors import ConfigError, DataError
 from mmrec.training import preset
 from mmrec.training.tuning import Range, Study, default_space, parse_range, with_settings
 
@@ -101,6 +103,32 @@ def test_another_study_in_the_same_folder_is_refused(study, tiny_dataset_path, c
     command = ["tune", "id", "--data", str(tiny_dataset_path), "--out", str(study), *SMALL]
     assert main([*command, "--search", "batch_size=4,8"]) == 2
     assert "holds another study" in capsys.readouterr().err
+
+
+def test_one_trial_alone_reads_the_test_part_whatever_the_way(study, tiny_dataset_path, tmp_path, capsys):
+    data = ["--data", str(tiny_dataset_path)]
+    chosen, other, export, refit = study / "trial-0001", study / "trial-0000", tmp_path / "export", tmp_path / "refit"
+
+    def evaluate(*given: str | Path, part: str = "test") -> int:
+        out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
+        options = ["--out", str(out), "--part", part, "--no-baselines"]
+        return main(["evaluate", *map(str, given), *data, *options])
+
+    assert main(["evaluate", str(other), "--data", "nowhere", "--out", str(tmp_path / "nothing")]) == 2
+    assert not (study / "test_read.json").exists(), "a command that fails has read nothing"
+    assert evaluate(chosen) == evaluate(chosen) == evaluate(chosen / "latest") == 0
+    assert evaluate(other, part="valid") == 0
+    assert main(["export", str(other), *data, "--out", str(export)]) == 0
+    assert main(["refit", str(other), "--out", str(refit)]) == 0
+    for given in ([other], ["--embeddings", export], [refit]):
+        capsys.readouterr()
+        assert evaluate(*given) == 2
+        assert "the test part was read for trial-0001" in capsys.readouterr().err
+    for config in (cold_start.ColdStart, modality_subsets.ModalitySubsets):
+        with pytest.raises(DataError, match="the test part was read for trial-0001"):
+            sys.modules[config.__module__].study(
+                config(checkpoint=other, data=tiny_dataset_path, out=tmp_path / "study")
+            )
 
 
 def test_a_bad_trial_ends_early(tiny_dataset_path, tmp_path):
