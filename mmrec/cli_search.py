@@ -135,7 +135,7 @@ def recommend(
         where: only items with one of these values of an attribute: COLUMN=VALUE or COLUMN=VALUE,VALUE; repeatable.
         k: number of answers.
         blend: add the exported counts to the scores, where the export has them (`mmrec export --blend`).
-        rerank: mmr:0.7 (more varied the smaller the number), cap:COLUMN=2 (at most 2 of one value) or fair:COLUMN
+        rerank: mmr:0.8 (more varied the smaller the number), cap:COLUMN=2 (at most 2 of one value) or fair:COLUMN
             (each value gets its share of the catalogue).
         explain: what each score owes to each item of the history.
         as_json: print JSON instead of a table.

@@ -207,6 +207,8 @@ class Making:
         manifest = read_manifest(out)
         if any(manifest.get(key) != value for key, value in self.work.identity.items()):
             raise DataError(f"{out} was replaced by another export while it was written; give each its own --out")
+        if (self.users and manifest["users"] is None) or (self.index is not None and "index" not in manifest):
+            raise DataError(f"{out} was finished by a process that was asked for less; run this command again")
         encoded, copied = (sum(entry.get(what, 0) for entry in entries) for what in ("encoded", "copied"))
         item_ids = self.dataset.attributes["item_id"]
         gone = 0 if self.previous is None else self.previous.gone(item_ids)
@@ -316,7 +318,10 @@ class Making:
         card = model_card(manifest, self.dataset)
         files["README.md"] = self.work.commit("README.md", lambda path: path.write_text(card, encoding="utf-8"))
         manifest["files"] |= files
-        finish_index(written, self.work.former(), self.index)
+        try:
+            finish_index(written, self.work.former(), self.index)
+        except OSError as error:
+            raise self.work.cannot_write(error) from error
         self.work.finish(manifest, may)
         return True
 

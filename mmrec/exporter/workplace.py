@@ -76,7 +76,7 @@ class Workplace:
                 if state != "join":
                     write_json(self._folder / "plan.json", self.identity)
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise self.cannot_write(error) from error
 
     def _state(self, overwrite: bool) -> Literal["join", "begin", "replace"]:
         for _ in range(3):  # what others change between two looks can seem to be nobody's
@@ -177,7 +177,7 @@ class Workplace:
         except OSError as error:
             if self.is_over():
                 raise Lost from error
-            raise self._cannot_write(error, f"{UNFINISHED}/done/{name}") from error
+            raise self.cannot_write(error, f"{UNFINISHED}/done/{name}") from error
 
     def withdraw(self, unit: str) -> None:
         """A unit is not finished after all."""
@@ -210,7 +210,7 @@ class Workplace:
             if not isinstance(error, Lost) and self.is_over():
                 raise Lost from error
             if isinstance(error, OSError):
-                raise self._cannot_write(error, name) from error
+                raise self.cannot_write(error, name) from error
             raise
         finally:
             shutil.rmtree(scratch.parent, ignore_errors=True)
@@ -240,6 +240,7 @@ class Workplace:
         def write(path: Path) -> None:
             with path.open("wb") as file:
                 np.save(file, values)
+            flush(path)  # nobody looks at it before it is needed
 
         self._note(f"{unit}.npy", write)
 
@@ -257,7 +258,8 @@ class Workplace:
             place = self._folder / name
             raise DataError(f"{place} is damaged ({error}); remove {self.out} or choose another --out") from error
 
-    def _cannot_write(self, error: OSError, name: str = "") -> DataError:
+    def cannot_write(self, error: OSError, name: str = "") -> DataError:
+        """What to tell of a file that cannot be written, such as on a full disk."""
         place = self.out / name if name else self.out
         return DataError(
             f"{place} cannot be written: {error.strerror or error}; make room or give another --out, and run the same "

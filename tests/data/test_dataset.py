@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import xxhash
 
 from mmrec.errors import DataError
 
@@ -93,3 +94,17 @@ def test_titles_fall_back_to_the_id(tiny_dataset):
 
 def test_the_source_hash_tells_items_apart(tiny_dataset):
     assert len({tiny_dataset.source_hash(idx) for idx in range(24)}) == 24
+
+
+def test_source_hashes_are_of_all_that_an_item_consists_of(tiny_dataset):
+    items = np.array([23, 0, 7, 7, 2])
+    expected = []
+    for item in items:
+        digest = xxhash.xxh3_128()
+        for name in ("image", "text", "audio", "video"):
+            if tiny_dataset.present(name)[item]:
+                digest.update(f"{name}:{tiny_dataset.media_hashes(name)[item]:016x};".encode())
+        if tiny_dataset.present("vec")[item]:
+            digest.update(b"vec:" + tiny_dataset.features("vec")[item].tobytes())
+        expected.append(digest.hexdigest())
+    assert tiny_dataset.source_hashes(items) == expected
