@@ -77,12 +77,15 @@ def plot_runs(runs: pl.DataFrame, path: Path) -> None:
     from matplotlib.figure import Figure
 
     parts = runs["targets"].unique(maintain_order=True).to_list()
-    figure = Figure(figsize=(3.0 * len(parts) + 0.5, 2.6), layout="constrained")
+    many = runs["run"].n_unique() > 3
+    figure = Figure(figsize=(3.0 * len(parts) + 0.5, 3.2 if many else 2.6), layout="constrained")
     for axes, part in zip(np.atleast_1d(figure.subplots(1, len(parts))), parts, strict=True):
         rows = runs.filter(pl.col("targets") == part)
         values = rows["ndcg@10"].to_numpy()
         errors = np.stack([values - rows["low"].to_numpy(), rows["high"].to_numpy() - values]).clip(min=0)
         axes.bar(rows["run"].to_list(), values, yerr=errors, color="#2f81f7", width=0.6, capsize=3, ecolor="#c2571a")
+        if many:  # their names are too long to stand side by side
+            axes.set_xticks(range(len(rows)), rows["run"].to_list(), rotation=30, ha="right", fontsize=8)
         axes.set_title(f"{part} ({rows['queries'][0]:,} queries)", fontsize=9)
         axes.set_ylim(bottom=0)
         for side in ("top", "right"):

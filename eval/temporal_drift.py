@@ -6,6 +6,10 @@ Nothing is trained. The run must have been trained with a split by time (--split
 told apart by the weeks between the cut and the query. Histories go on: each query knows all earlier events, only the
 model is as old as the cut. Beside it popularity of the training events, which ages too. Weeks of fewer than
 --min-queries are put together with those after them. Written to --out: temporal_drift.csv, temporal_drift.svg.
+
+Measured 2026-11-26 on the demo's world (`mmrec train id --data demo/dataset --split global_time`, seed 0; one thread
+of a 2-core CPU that other work shared), NDCG@10 of the weeks 1, 2, 3 and 4 to 5 after the cut: ids alone .209 (.181 to
+.237), .212, .179, .140 (.100 to .182), popularity .034, .028, .025, .014: after a month a third is lost.
 """
 
 from __future__ import annotations

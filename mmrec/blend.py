@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmrec.baselines.item_knn import ItemKNN
-from mmrec.baselines.selection import GRIDS, validation_sample
+from mmrec.baselines.selection import validation_sample
 from mmrec.baselines.sequential_rules import SequentialRules
 from mmrec.data.sequences import Sequences
 from mmrec.data.splits import Queries, Split
@@ -33,6 +33,11 @@ from mmrec.retrieval import block_rows, rank_targets_from_scores
 __all__ = ["Blend", "BlendSettings", "fit_blend", "refit_blend"]
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+# All combinations are tried, each with all weights, so they are fewer than those of the baselines alone.
+GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
+    "item_knn": {"shrink": (50, 10, 1), "decay": (0.8, 0.6, 1.0)},
+    "transitions": {"window": (3, 1), "shrink": (5, 50), "decay": (0.6, 0.8, 0.4)},
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from mmrec.baselines.ranked import RankedBaseline
     from mmrec.data.dataset import Dataset
     from mmrec.data.splits import Split
-    from mmrec.evaluator import Part
+    from mmrec.evaluator import Part, RankResult
+    from mmrec.training.evaluation import Vectors
 
 __all__ = ["baselines", "evaluate", "explain"]
 
@@ -63,53 +64,35 @@ def evaluate(
     """
     from rich.console import Console
 
-    from mmrec.blend import Blend
-    from mmrec.evaluator import baseline_records, make_record, queries_of, score_blend, score_vectors, write_record
-    from mmrec.export_folder import ExportFolder
+    from mmrec.evaluator import baseline_records, make_record, queries_of, write_record
     from mmrec.metrics.slices import item_groups
     from mmrec.report import summary_table, verdict
     from mmrec.report_examples import curves_of, make_examples
-    from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
     from mmrec.training.telemetry import peak_memory
 
-    if checkpoint is None and embeddings is None:
-        raise ConfigError("give a CHECKPOINT, or --embeddings EXPORT, or both")
-    if dim is not None and embeddings is not None:
-        raise ConfigError("an export has the dimensions that it was exported with; --dim is for checkpoints")
-    if blend and checkpoint is not None and embeddings is not None:
-        raise ConfigError("--blend belongs to the export's own model; leave it out, or the CHECKPOINT")
     if out.exists() and not overwrite:
         raise DataError(f"{out} exists already; give another --out, or --overwrite to replace it")
     command = _command_line(
         "evaluate", checkpoint, data=data, out=out, embeddings=embeddings, part=part, blend=blend, dim=dim,
         baselines=baselines, sasrec=sasrec, category=category, provider=provider,
     )  # fmt: skip
-    if embeddings is not None:
-        given = vectors_of_export(embeddings, data, part, users_of=checkpoint)
-    else:
-        assert checkpoint is not None
-        given = vectors_of_checkpoint(checkpoint, data, part, dim=dim)
+    given = _vectors(checkpoint, embeddings, data, part, blend=blend, dim=dim)
     groups = {
         name: item_groups(given.dataset, column)
         for name, column in (("category", category), ("provider", provider)) if column
     }  # fmt: skip
     with _timed(given.cost, "rank_s"):
-        if blend:
-            blended = given.blend() if embeddings is None else Blend.load(ExportFolder.open(embeddings).path / "model")
-            result = score_blend(given.split, part, given.users, given.items, blended)
-            name = f"{given.model['name']} + {blended.settings.baseline}"
-            given.model.update(name=name, blend=asdict(blended.settings))
-        else:
-            result = score_vectors(given.split, part, given.users, given.items)
-    with _timed(given.cost, "baselines_s"):
-        others = _rank_baselines(given.dataset, given.split, part) if baselines else {}
-        if sasrec:
-            others |= _rank_sasrec(data, given.split_name, given.split_quantile, part, given.refit_of is not None)
+        result = _blended(given, embeddings, part) if blend else _plain(given, part)
+    others: dict[str, RankedBaseline] = {}
+    if baselines or sasrec:
+        with _timed(given.cost, "baselines_s"):
+            others |= _rank_baselines(given.dataset, given.split, part) if baselines else {}
+            if sasrec:
+                others |= _rank_sasrec(data, given.split_name, given.split_quantile, part, given.refit_of is not None)
     given.cost.update(peak_memory(given.items.device))
-    compared = baseline_records(given.split, part, others)
     record = make_record(
-        given.dataset, given.split, part, result, baselines=compared, cost=given.cost, model=given.model,
-        query_time=given.query_time, **groups,
+        given.dataset, given.split, part, result, baselines=baseline_records(given.split, part, others),
+        cost=given.cost, model=given.model, query_time=given.query_time, **groups,
     )  # fmt: skip
     record["reproduce"] = command
     assert result.lists is not None, "vectors give lists"
@@ -122,6 +105,40 @@ def evaluate(
     print(verdict(record))
     Console().print(summary_table(record))
     print(f"report: {out / 'report.html'}")
+
+
+def _vectors(
+    checkpoint: Path | None, embeddings: Path | None, data: Path, part: Part, *, blend: bool, dim: int | None
+) -> Vectors:
+    """Of a checkpoint, of an export, or of a checkpoint's users and an export's items."""
+    from mmrec.training.evaluation import vectors_of_checkpoint, vectors_of_export
+
+    if embeddings is None:
+        if checkpoint is None:
+            raise ConfigError("give a CHECKPOINT, or --embeddings EXPORT, or both")
+        return vectors_of_checkpoint(checkpoint, data, part, dim=dim)
+    if dim is not None:
+        raise ConfigError("an export has the dimensions that it was exported with; --dim is for checkpoints")
+    if blend and checkpoint is not None:
+        raise ConfigError("--blend belongs to the export's own model; leave it out, or the CHECKPOINT")
+    return vectors_of_export(embeddings, data, part, users_of=checkpoint)
+
+
+def _plain(given: Vectors, part: Part) -> RankResult:
+    from mmrec.evaluator import score_vectors
+
+    return score_vectors(given.split, part, given.users, given.items)
+
+
+def _blended(given: Vectors, embeddings: Path | None, part: Part) -> RankResult:
+    """The vectors with counts: those that validation chooses, or that the export carries."""
+    from mmrec.blend import Blend
+    from mmrec.evaluator import score_blend
+    from mmrec.export_folder import ExportFolder
+
+    blended = given.blend() if embeddings is None else Blend.load(ExportFolder.open(embeddings).path / "model")
+    given.model.update(name=f"{given.model['name']} + {blended.settings.baseline}", blend=asdict(blended.settings))
+    return score_blend(given.split, part, given.users, given.items, blended)
 
 
 def baselines(

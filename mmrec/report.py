@@ -167,7 +167,10 @@ def render_report(record: dict[str, Any], examples: dict[str, Any] | None = None
         cutoffs=[1, 5, 10, 20, 50],
         verdict=verdict(record),
         settings={
-            name: ", ".join(f"{key} {value:g}" for key, value in measured["settings"].items())
+            name: ", ".join(
+                f"{key} {value:g}" if isinstance(value, int | float) else f"{key} {value}"
+                for key, value in measured["settings"].items()
+            )
             for name, measured in record["baselines"].items()
             if measured.get("settings")
         },

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from mmrec.data.sequences import Sequences
 
-__all__ = ["Baseline", "Mixture", "mix", "typical_best"]
+__all__ = ["FORMS", "Baseline", "Form", "Mixture", "mix", "on_one_scale", "typical_best"]
 
 
 class Baseline(Protocol):
@@ -21,30 +21,53 @@ class Baseline(Protocol):
         ...
 
 
+Form = Literal["typical_best", "own_best", "deviations"]
+"""What puts the scores of a part on the scale of the others: the mean of the best scores over many histories, the best
+score of the same history, or the mean and standard deviation of the scores of the same history."""
+
+FORMS: tuple[Form, ...] = get_args(Form)
+
+
 @dataclass(frozen=True)
 class Mixture:
-    """``sum of weight / scale * score`` over the parts.
+    """The weighted sum of the scores of baselines, each on one scale with the others.
 
     Args:
         parts: the baselines.
         scales: :func:`typical_best` of each.
         weights: of each, 1 together.
+        form: how they come to one scale.
     """
 
     parts: tuple[Baseline, ...]
     scales: tuple[float, ...]
     weights: tuple[float, ...]
+    form: Form = "typical_best"
 
     def score(self, history: Sequences) -> np.ndarray:
         """Scores of all items for each history, float32. (Q, V)"""
-        return mix([part.score(history) for part in self.parts], self.scales, self.weights)
+        scores = (part.score(history) for part in self.parts)
+        return mix([on_one_scale(one, scale, self.form) for one, scale in zip(scores, self.scales, strict=True)],
+                   self.weights)  # fmt: skip
 
 
-def mix(scores: Sequence[np.ndarray], scales: Sequence[float], weights: Sequence[float]) -> np.ndarray:
-    """The weighted sum of what the parts gave, an array of its own. (Q, V)"""
-    mixed = scores[0] * np.float32(weights[0] / scales[0])
-    for part, scale, weight in zip(scores[1:], scales[1:], weights[1:], strict=True):
-        mixed += part * np.float32(weight / scale)
+def on_one_scale(scores: np.ndarray, scale: float, form: Form) -> np.ndarray:
+    """Scores of a part as the form has them, an array of its own; a history without any score keeps zeros. (Q, V)"""
+    if form == "typical_best":
+        return scores / np.float32(scale)
+    if form == "own_best":
+        best = scores.max(axis=1, keepdims=True)
+        return scores / np.where(best > 0, best, np.float32(1))
+    centred = scores - scores.mean(axis=1, keepdims=True)
+    deviation = centred.std(axis=1, keepdims=True)
+    return centred / np.where(deviation > 0, deviation, np.float32(1))
+
+
+def mix(scores: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """The weighted sum, an array of its own. (Q, V)"""
+    mixed = scores[0] * np.float32(weights[0])
+    for part, weight in zip(scores[1:], weights[1:], strict=True):
+        mixed += part * np.float32(weight)
     return mixed
 
 

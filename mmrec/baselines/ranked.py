@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -32,7 +33,7 @@ class RankedBaseline:
     """
 
     ranks: np.ndarray
-    settings: Mapping[str, float]
+    settings: Mapping[str, Any]
     validation: float | None
     cost: dict[str, float]
 
@@ -52,14 +53,14 @@ def rank_baselines(
         task = bar.add_task("baselines", total=None, unit="")
         started = time.perf_counter()
 
-        def fitting(name: str, done: int, total: int) -> None:
+        def fitting(name: str, tried: int, done: bool) -> None:
             nonlocal started
-            if done == 0:
+            if tried == 0:
                 started = time.perf_counter()
-                bar.reset(task, total=total, description=f"fitting {name}", unit="settings")
-            bar.update(task, completed=done)
-            if done == total and progress:
-                bar.console.print(f"{name}: {time.perf_counter() - started:.1f} s, settings tried: {total}")
+                bar.reset(task, total=None, description=f"fitting {name}", unit="settings tried")
+            bar.update(task, completed=tried)
+            if done and progress:
+                bar.console.print(f"{name}: {time.perf_counter() - started:.1f} s, settings tried: {tried}")
 
         def ranked(number: int) -> None:
             bar.update(task, advance=number, unit=f"{bar.tasks[0].speed or 0:,.0f} queries/s")

@@ -40,8 +40,8 @@ class Audience:
     Attributes:
         k: length of the lists.
         share: of the users counted, those who would find the item among their first k of the catalogue and it. What
-            each has taken already stays in the catalogue, for an export does not know it: in truth the share is a
-            little greater.
+            each has taken already stays in the catalogue, for an export does not know it: without those items the share
+            is greater.
         low, high: 95 % interval of the share among all users (Wilson); both equal the share where all were counted.
         counted: users that the share rests on.
         num_users: users of the export.

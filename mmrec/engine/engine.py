@@ -17,7 +17,7 @@ from mmrec.engine.lists import reranked
 from mmrec.engine.questions import History, Query
 from mmrec.engine.reasons import Reason, reasons
 from mmrec.engine.vectors import Encoders
-from mmrec.errors import DataError
+from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
 from mmrec.index import Hit, Where, search_by_vector, search_by_vectors
 from mmrec.reranking import Reranking
@@ -36,14 +36,21 @@ class Engine:
         self.encoders = encoders
 
     @classmethod
-    def open(cls, path: Path | str) -> Engine:
+    def open(cls, path: Path | str, *, users_of: Path | str | None = None) -> Engine:
         """Open an export folder or its URL, or a checkpoint or run folder.
 
-        Raises: DataError if the folder is neither, unfinished or damaged; CheckpointError if its checkpoint is.
+        Args:
+            users_of: checkpoint or run folder of a newer model, whose user encoder reads histories in place of the
+                export's own; it must have been trained to be compatible with the export.
+
+        Raises: DataError if the folder is neither, unfinished or damaged; CheckpointError if a checkpoint is, or is not
+            compatible with the export.
         """
         if not _is_checkpoint(path):
             export = ExportFolder.open(path)
-            return cls(Encoders(export.path / "model", export))
+            return cls(Encoders(export.path / "model", export, _compatible(users_of, export)))
+        if users_of is not None:
+            raise ConfigError(f"users_of is for exports, and {path} is a checkpoint; it has users of its own")
         from mmrec.training.checkpoint import find_checkpoint
 
         return cls(Encoders(find_checkpoint(path), None))
@@ -128,16 +135,21 @@ class Engine:
     ) -> list[list[Hit]]:
         """:meth:`recommend` for several users, whose vectors are made in one pass."""
         order = Reranking.parse(rerank) if isinstance(rerank, str) else rerank
-        users = self.encode_users(histories) if histories else ()
-        found = []
-        for user, history in zip(users, histories, strict=True):
-            if not np.any(user):
-                raise DataError("the user has no events to go on; give a user with events, or a list of items")
-            ask = functools.partial(
-                self._nearest, user, exclude=set(_named(history)), where=where, bonus=self._bonus(history, blend)
+        if not histories:
+            return []
+        users = self.encode_users(histories)
+        if not users.any(axis=1).all():
+            raise DataError("the user has no events to go on; give a user with events, or a list of items")
+        named = [set(_named(history)) for history in histories]
+        if order is None and (not blend or self.encoders.blend is None):
+            return search_by_vectors(self.export, users, k, named, where=where)
+        asks = [
+            functools.partial(
+                search_by_vector, self.export, user, exclude=those, bonus=self._bonus(history, blend), where=where
             )
-            found.append(ask(k) if order is None else reranked(self.export, ask, k, order))
-        return found
+            for user, those, history in zip(users, named, histories, strict=True)
+        ]
+        return [ask(k) if order is None else reranked(self.export, ask, k, order) for ask in asks]
 
     def explain(
         self, question: History | Query, hits: Sequence[Hit], *, blend: bool = True
@@ -153,20 +165,21 @@ class Engine:
         vector = self.encode_queries([query])[0]
         return audience_of(self.export, vector, k, num_nearest=num_nearest, max_users=max_users)
 
-    def _nearest(
-        self,
-        vector: np.ndarray,
-        k: int,
-        exclude: set[str],
-        where: Where | None,
-        bonus: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> list[Hit]:
-        return search_by_vector(self.export, vector, k, exclude, bonus, where=where)
-
     def _bonus(self, history: History, blend: bool) -> tuple[np.ndarray, np.ndarray] | None:
         if not blend or self.encoders.blend is None:
             return None
         return self.encoders.blend.bonus(self.export.item_rows(history.items))
+
+
+def _compatible(users_of: Path | str | None, export: ExportFolder) -> Path | None:
+    if users_of is None:
+        return None
+    from mmrec.compatibility import check_compatible
+    from mmrec.training.checkpoint import find_checkpoint
+
+    folder = find_checkpoint(users_of)
+    check_compatible(folder, export)
+    return folder
 
 
 def _is_checkpoint(path: Path | str) -> bool:

@@ -20,7 +20,7 @@ from mmrec.index.opened import INDEX_FILES, import_faiss, index_in_memory, vecto
 from mmrec.index.removed import carry_removed, live_items
 from mmrec.index.tuning import RECALL_AT, Measured, draw_sample, tune
 
-__all__ = ["IndexConfig", "build_index", "finish_index", "write_entry"]
+__all__ = ["Built", "IndexConfig", "build_index", "choose", "finish_index", "rebuild", "replace_index", "tune_index"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +97,27 @@ def choose(num_items: int, dim: int, config: IndexConfig) -> Plan:
     )
 
 
-def build_index(export: ExportFolder, config: IndexConfig) -> None:
-    """Write the index files of an export, and their entries into its manifest in memory.
+@dataclass(frozen=True)
+class Built:
+    """An index in memory, tuned and measured: :func:`write_index` makes it that of its export.
+
+    Attributes:
+        row_of: row of each position, -1 where the item is no more. (P,)
+        measured: None: it is exact.
+        files: entries of files that are written already.
+    """
+
+    kind: str
+    index: Any
+    parameters: dict[str, int]
+    row_of: np.ndarray
+    config: IndexConfig
+    measured: Measured | None
+    files: dict[str, dict[str, Any]]
+
+
+def build_index(export: ExportFolder, config: IndexConfig) -> Built:
+    """Fill and tune an index of all vectors.
 
     Raises:
         ConfigError: if nothing fits the memory, or the kind that was asked for does not reach the recall.
@@ -106,50 +125,55 @@ def build_index(export: ExportFolder, config: IndexConfig) -> None:
     plan = choose(export.num_items, export.dim, config)
     logger.info("index: %s of %s items x %s", plan.kind, f"{export.num_items:,}", export.dim)
     index, parameters = _fill(export, plan, config.seed)
-    row_of = np.arange(export.num_items, dtype=np.int32)
-    write_entry(export, plan.kind, index, parameters, row_of, config)
+    return tune_index(export, plan.kind, index, parameters, np.arange(export.num_items, dtype=np.int32), config)
 
 
-def write_entry(
+def tune_index(
     export: ExportFolder, kind: str, index: Any, parameters: dict[str, int], row_of: np.ndarray, config: IndexConfig
-) -> None:
-    """Tune and measure an index that is filled, write its files, and enter them into the manifest in memory.
+) -> Built:
+    """Tune and measure a FAISS index that is filled.
 
     Args:
-        row_of: row of each position, -1 where the item is no more.
+        row_of: row of each position, -1 where the item is no more. (P,)
 
     Raises:
         ConfigError: if it does not reach the recall.
     """
-    faiss = import_faiss()
+    # The same bytes as those of an index of this kind before it, if there was one: nothing sees the change.
     files = {"index_vectors.npy": _write_vectors(export)} if kind == "sq8" else {}
-    export.manifest["files"] |= files
-    opened = index_in_memory(export, kind, index, parameters, row_of)
-    live = live_items(export)
     measured = None
     if kind != "exact":
-        sample = draw_sample(export, opened, live, config.seed)
+        opened = index_in_memory(export, kind, index, parameters, row_of)
+        live = live_items(export)
         restriction = None if live is None else opened.restrict(live, exhaustive=False)
+        sample = draw_sample(export, opened, live, config.seed)
         measured = tune(opened, sample, config.recall, restriction)
         _check_recall(measured, kind, config)
+        parameters = opened.parameters
+    return Built(kind, index, parameters, row_of, config, measured, files)
+
+
+def write_index(export: ExportFolder, built: Built) -> None:
+    """Write the files of an index, and its entries into the manifest in memory; the caller writes that."""
+    faiss = import_faiss()
     path = export.path / "index.faiss"
-    ids = export.id_column.take(pa.array(row_of, pa.int32(), mask=row_of < 0))
-    table = pa.table({"item_id": ids, "row": pa.array(row_of, pa.int32())})
-    files |= {
-        path.name: commit(path, lambda temporary: faiss.write_index(index, str(temporary))),
+    ids = export.id_column.take(pa.array(built.row_of, pa.int32(), mask=built.row_of < 0))
+    table = pa.table({"item_id": ids, "row": pa.array(built.row_of, pa.int32())})
+    files = built.files | {
+        path.name: commit(path, lambda temporary: faiss.write_index(built.index, str(temporary))),
         "index_ids.parquet": write_table(export.path / "index_ids.parquet", table),
     }
     export.manifest["files"] |= files
     export.manifest["index"] = {
-        "kind": kind,
-        "asked": asdict(config),
-        "parameters": opened.parameters,
-        "positions": len(row_of),
+        "kind": built.kind,
+        "asked": asdict(built.config),
+        "parameters": built.parameters,
+        "positions": len(built.row_of),
         "vectors": vectors_digest(export),
-        "recall": _recall_entry(measured, config),
+        "recall": _recall_entry(built.measured, built.config),
         "memory_bytes": files[path.name]["bytes"],
-        "queries_per_second": None if measured is None else round(measured.queries_per_second),
-        "threads": None if measured is None else faiss.omp_get_max_threads(),
+        "queries_per_second": None if built.measured is None else round(built.measured.queries_per_second),
+        "threads": None if built.measured is None else faiss.omp_get_max_threads(),
     }
 
 
@@ -171,27 +195,27 @@ def finish_index(export: ExportFolder, before: dict[str, Any] | None, config: In
         export.manifest["index"] = entry
         export.manifest["files"] |= {name: before["files"][name] for name in INDEX_FILES if name in before["files"]}
     else:
-        build_index(export, config)
+        write_index(export, build_index(export, config))
 
 
 def rebuild(path: Path, config: IndexConfig) -> ExportFolder:
     """Build the index of the export folder ``path`` again; return the folder, opened."""
     export = ExportFolder.open(path)
-    without_index(export)
-    build_index(export, config)
-    write_json(path / MANIFEST, export.manifest)
-    for name in INDEX_FILES:
-        if name not in export.manifest["files"]:
-            (path / name).unlink(missing_ok=True)
+    replace_index(export, build_index(export, config))
     return ExportFolder.open(path)
 
 
-def without_index(export: ExportFolder) -> None:
-    """Take the index out of the manifest, on disk too: whoever opens the folder while its files change finds none."""
+def replace_index(export: ExportFolder, built: Built) -> None:
+    """Make ``built`` the index of a finished export, on disk too; whoever opens it meanwhile finds none."""
     if export.manifest.pop("index", None) is not None:
         for name in INDEX_FILES:
             export.manifest["files"].pop(name, None)
         write_json(export.path / MANIFEST, export.manifest)
+    write_index(export, built)
+    write_json(export.path / MANIFEST, export.manifest)
+    for name in INDEX_FILES:
+        if name not in export.manifest["files"]:
+            (export.path / name).unlink(missing_ok=True)
 
 
 def _still_holds(export: ExportFolder, before: dict[str, Any], entry: dict[str, Any], config: IndexConfig) -> bool:

@@ -200,6 +200,8 @@ def open_index(export: ExportFolder) -> OpenIndex:
     if entry is None:
         return OpenIndex(lambda rows: export.vectors[rows], export.num_items)
     index = read_faiss(export)
+    if entry["kind"] == "sq8":
+        check_file(export.path, "index_vectors.npy", export.files["index_vectors.npy"], content=True)
     row_of = export.read_table("index_ids.parquet", ["row"])["row"].to_numpy()
     return index_in_memory(export, entry["kind"], index, entry["parameters"], row_of)
 
@@ -207,9 +209,9 @@ def open_index(export: ExportFolder) -> OpenIndex:
 def index_in_memory(
     export: ExportFolder, kind: str, index: Any, parameters: Mapping[str, int], row_of: np.ndarray
 ) -> OpenIndex:
-    """A FAISS index together with the vectors of the export; of sq8 those of ``index_vectors.npy``, checked."""
+    """A FAISS index together with the vectors of the export."""
     in_order = np.array_equal(row_of, np.arange(export.num_items))
-    vectors = stored_vectors(export, index, row_of)
+    vectors = stored_vectors(export, kind, index, row_of)
     return OpenIndex(
         vectors, export.num_items, index, parameters, None if in_order else row_of, 1.0 if kind == "sq8" else 0.0
     )
@@ -236,13 +238,11 @@ def read_faiss(export: ExportFolder, *, writable: bool = False) -> Any:
     return index
 
 
-def stored_vectors(export: ExportFolder, index: Any, row_of: np.ndarray) -> Callable[[Any], np.ndarray]:
-    """What gives the exact vectors at rows without the parts: the index itself, or the file beside inexact codes."""
+def stored_vectors(export: ExportFolder, kind: str, index: Any, row_of: np.ndarray) -> Callable[[Any], np.ndarray]:
+    """What gives the exact vectors at rows without the parts: the index itself, or of sq8 ``index_vectors.npy``."""
     faiss = import_faiss()
-    if "index_vectors.npy" in export.manifest["files"]:
-        path = export.path / "index_vectors.npy"
-        check_file(export.path, path.name, export.manifest["files"][path.name], content=True)
-        stored = np.load(path, mmap_mode="r")
+    if kind == "sq8":
+        stored = np.load(export.path / "index_vectors.npy", mmap_mode="r")
         return lambda rows: np.asarray(stored[rows])
     if isinstance(index, faiss.IndexIVF):
         index.make_direct_map()  # vectors by position

@@ -1,7 +1,8 @@
 """How much of the exact answer an index finds, and the least effort that finds enough.
 
-Queries are vectors of items, turned by noise of half their length: near the items, as those of users are, and on none
-of them. One half of the queries chooses the setting, the other half, which nothing has seen, tells what it finds.
+Queries are vectors of items, turned by noise of half their length so that they are on none of them, and where the
+export has vectors of users, as many of those. One half of the queries chooses the setting, the other half, which
+nothing has seen, tells what it finds.
 
 Legend: V items, D vector width, Q queries, K neighbours that are compared.
 """
@@ -54,18 +55,28 @@ class Measured:
 
 
 def draw_sample(export: ExportFolder, index: OpenIndex, live: np.ndarray | None, seed: int) -> Sample:
-    """Queries near items that are not removed, and their exact answers, by one pass over all parts."""
+    """Queries near items that are not removed, and of users, and their exact answers by one pass over all parts."""
     rows = np.arange(export.num_items) if live is None else np.flatnonzero(live)
     generator = np.random.default_rng(seed)
-    chosen = np.sort(generator.choice(rows, size=_QUERIES, replace=len(rows) < _QUERIES))
-    vectors = index.vectors(generator.permutation(chosen))
+    users = _user_vectors(export, _QUERIES // 2, generator)
+    num = _QUERIES - len(users)
+    vectors = index.vectors(generator.choice(rows, size=num, replace=len(rows) < num))
     noise = generator.standard_normal(vectors.shape, dtype=np.float32)
     noise *= np.linalg.norm(vectors, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
-    queries = vectors + np.float32(_NOISE) * noise
+    queries = generator.permutation(np.concatenate([vectors + np.float32(_NOISE) * noise, users]))
     k = min(RECALL_AT, len(rows))
     candidates = _exact_candidates(export, queries, live, min(k + _SPARE, len(rows)))
     scores = np.sort(index.scores(queries, candidates), axis=1)
     return Sample(queries, scores[:, -k], k)
+
+
+def _user_vectors(export: ExportFolder, num: int, generator: np.random.Generator) -> np.ndarray:
+    """Vectors of at most ``num`` users who have events, of one part, for there may be many. float32 (n, D)"""
+    if not (users := export.manifest["users"]):
+        return np.zeros((0, export.dim), dtype=np.float32)
+    table = export.read_table(users["parts"][generator.integers(len(users["parts"]))]["file"])
+    known = np.flatnonzero(table["events"].to_numpy() > 0)
+    return export.decode(table.take(generator.choice(known, min(num, len(known)), replace=False)))
 
 
 def _exact_candidates(export: ExportFolder, queries: np.ndarray, live: np.ndarray | None, num: int) -> np.ndarray:

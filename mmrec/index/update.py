@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from mmrec.atomic_files import write_json
 from mmrec.errors import ConfigError, DataError
-from mmrec.export_folder import MANIFEST, ExportFolder
-from mmrec.index.build import IndexConfig, build_index, without_index, write_entry
+from mmrec.export_folder import ExportFolder
+from mmrec.index.build import Built, IndexConfig, build_index, replace_index, tune_index
 from mmrec.index.opened import read_faiss, stored_vectors
 from mmrec.index.removed import enter_removed, removed_ids
 
@@ -59,18 +58,13 @@ def update_index(new_path: Path, old_path: Path) -> Update:
     _check_pair(new, old)
     entry = old.manifest["index"]
     config = IndexConfig(**entry["asked"])
-    without_index(new)
     _carry_removed(new, old)
     index = read_faiss(old, writable=True)
     place = _positions(new, old, index)
     kept, added = int((place >= 0).sum()), int((place < 0).sum())
     dead = entry["positions"] - kept
     anew = entry["kind"] == "exact" or dead > _MOST_DEAD * (entry["positions"] + added)
-    if anew:
-        build_index(new, config)
-    else:
-        _extend(new, old, index, place, config)
-    write_json(new_path / MANIFEST, new.manifest)
+    replace_index(new, build_index(new, config) if anew else _extend(new, old, index, place, config))
     return Update(kept, added, dead, anew)
 
 
@@ -81,6 +75,10 @@ def _check_pair(new: ExportFolder, old: ExportFolder) -> None:
         raise DataError(
             f"{old.path} is of model {old.manifest['model_hash'][:12]}, {new.path} of "
             f"{new.manifest['model_hash'][:12]}: their vectors do not compare; build anew: mmrec index {new.path}"
+        )
+    if old.dim != new.dim:
+        raise DataError(
+            f"{old.path} has {old.dim} dimensions, {new.path} {new.dim}; build anew: mmrec index {new.path}"
         )
     if "index" not in old.manifest:
         raise DataError(f"{old.path} has no index to start from; build one: mmrec index {new.path}")
@@ -99,7 +97,7 @@ def _positions(new: ExportFolder, old: ExportFolder, index: Any) -> np.ndarray:
     position = pc.call_function("index_in", [new.id_column], options)
     place = pc.fill_null(position, -1).to_numpy().astype(np.int64)
     row_of = ids["row"].to_numpy()
-    old_vectors = stored_vectors(old, index, row_of)
+    old_vectors = stored_vectors(old, old.manifest["index"]["kind"], index, row_of)
     start = 0
     for block in new.vector_blocks():
         here = place[start : start + len(block)]
@@ -111,8 +109,8 @@ def _positions(new: ExportFolder, old: ExportFolder, index: Any) -> np.ndarray:
     return place
 
 
-def _extend(new: ExportFolder, old: ExportFolder, index: Any, place: np.ndarray, config: IndexConfig) -> None:
-    """Add what has no place, forget what is no more, and tune and measure again."""
+def _extend(new: ExportFolder, old: ExportFolder, index: Any, place: np.ndarray, config: IndexConfig) -> Built:
+    """The old index with what has no place added and what is no more forgotten, tuned and measured again."""
     row_of = np.full(index.ntotal, -1, dtype=np.int32)
     row_of[place[place >= 0]] = np.flatnonzero(place >= 0)
     start = 0
@@ -123,4 +121,4 @@ def _extend(new: ExportFolder, old: ExportFolder, index: Any, place: np.ndarray,
             row_of = np.append(row_of, (start + fresh).astype(np.int32))
         start += len(block)
     entry = old.manifest["index"]
-    write_entry(new, entry["kind"], index, entry["parameters"], row_of, config)
+    return tune_index(new, entry["kind"], index, entry["parameters"], row_of, config)

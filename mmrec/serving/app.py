@@ -64,7 +64,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: ServeSettings = app.state.settings
     app.state.workers = Workers(settings.num_threads, settings.max_concurrent)
     app.state.upload_workers = Workers(settings.num_decoders, settings.max_concurrent)
-    app.state.decoder.start()
     watch = asyncio.create_task(_watch(app.state.live, settings.reload_s)) if settings.reload_s else None
     try:
         yield

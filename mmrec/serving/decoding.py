@@ -32,7 +32,7 @@ class UploadDecoder:
 
     Args:
         timeout_s: longest time of one file.
-        num_processes: how many are started by :meth:`start`.
+        num_processes: how many :meth:`start` starts; without it each upload that finds none idle does.
     """
 
     def __init__(self, timeout_s: float, num_processes: int) -> None:

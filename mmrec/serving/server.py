@@ -43,6 +43,7 @@ def run_server(
     listener = _listen(host, port)
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{listener.getsockname()[1]}"
+    app.state.decoder.start()
     # uvicorn has handlers of its own while it runs; it then sends itself the signal once more, for whom it may concern.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

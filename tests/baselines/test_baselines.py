@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import functools
+import subprocess
+import sys
+from collections.abc import Callable
 from math import log, prod, sqrt
 from pathlib import Path
 
@@ -17,16 +20,17 @@ from mmrec.baselines.als import ImplicitALS
 from mmrec.baselines.content_knn import ContentKNN, centred_features, tf_idf
 from mmrec.baselines.ease import EASE, item_gram
 from mmrec.baselines.histories import history_matrix, history_scores
-from mmrec.baselines.item_knn import MAX_NEIGHBOURS, ItemKNN
-from mmrec.baselines.mixture import Mixture, typical_best
+from mmrec.baselines.item_knn import ItemKNN
+from mmrec.baselines.mixture import FORMS, Mixture, typical_best
 from mmrec.baselines.popularity import Popularity
-from mmrec.baselines.selection import GRIDS, fit_baselines, left_out
+from mmrec.baselines.selection import GRIDS, fit_baselines, left_out, rank_baseline
 from mmrec.baselines.sequential_rules import SequentialRules
 from mmrec.data.dataset import Dataset
 from mmrec.data.ingest import IngestConfig, ingest
 from mmrec.data.sequences import Sequences, pack
 from mmrec.data.splits import make_split
 from mmrec.evaluator import run_baselines
+from mmrec.metrics.ranking import ranking_metrics
 
 
 def make_sequences(*histories: list[int]) -> Sequences:
@@ -247,6 +251,20 @@ def test_a_mixture_puts_its_parts_on_one_scale() -> None:
     scales = (typical_best(popular, history), typical_best(knn, history))
     assert scales == (100, 2)
     np.testing.assert_allclose(Mixture((popular, knn), scales, (0.25, 0.75)).score(history), [[0.625, 0.875]])
+    own = Mixture((popular, knn), (7.0, 8.0), (0.25, 0.75), "own_best")
+    np.testing.assert_allclose(own.score(history), [[0.625, 0.875]], err_msg="there is one history, so the same")
+    deviations = Mixture((popular, knn), (7.0, 8.0), (0.25, 0.75), "deviations")
+    np.testing.assert_allclose(deviations.score(history), [[0.25 - 0.75, 0.75 - 0.25]])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_history_of_which_a_part_knows_nothing_adds_nothing(form) -> None:
+    nothing = Popularity(np.zeros(3))
+    scores = Mixture((nothing, Popularity(np.array([1, 2, 3]))), (1.0, 1.0), (0.5, 0.5), form).score(
+        make_sequences([0])
+    )
+    assert np.isfinite(scores).all()
+    assert scores[0].argsort().tolist() == [0, 1, 2]
 
 
 def test_every_baseline_that_the_data_allows_runs_and_new_items_are_found_by_content_alone(tiny_dataset) -> None:
@@ -260,20 +278,38 @@ def test_every_baseline_that_the_data_allows_runs_and_new_items_are_found_by_con
 
 
 def test_every_setting_is_told_as_it_is_tried_and_the_seconds_are_kept(tiny_dataset) -> None:
-    told: list[tuple[str, int, int]] = []
+    told: list[tuple[str, int, bool]] = []
     split = make_split(tiny_dataset.sequences, tiny_dataset.num_items)
     fitted = fit_baselines(tiny_dataset, split, progress=lambda *what: told.append(what))
     for name, one in fitted.items():
-        number = 1 if name in ("popularity", "best_mixture") else prod(map(len, GRIDS[name].values()))
-        assert [what[1:] for what in told if what[0] == name] == [(n, number) for n in range(number + 1)], name
+        steps = [what[1:] for what in told if what[0] == name]
+        assert steps == [*((n, False) for n in range(len(steps) - 1)), (len(steps) - 1, True)], name
+        if name in GRIDS:
+            assert sum(map(len, GRIDS[name].values())) - len(GRIDS[name]) < len(steps) - 1, "each value once at least"
+            assert len(steps) - 1 <= prod(map(len, GRIDS[name].values()))
         assert one.seconds > 0
+
+
+def test_no_change_of_one_setting_alone_would_have_been_better_on_validation(tiny_dataset) -> None:
+    split = make_split(tiny_dataset.sequences, tiny_dataset.num_items)
+    one = fit_baselines(tiny_dataset, split)["sequential_rules"]
+    for name, values in GRIDS["sequential_rules"].items():
+        for value in values:
+            settings = {**one.settings, name: value}
+            settings["window"] = int(settings["window"])
+            rules = SequentialRules.fit(split.train, tiny_dataset.num_items, **settings, normalise="confidence")
+            ranks = rank_baseline(rules, split.valid, tiny_dataset.num_items)
+            ndcg = ranking_metrics(ranks, split.valid.target_offsets, (10,))["ndcg@10"].mean()
+            assert ndcg <= one.validation
 
 
 def test_the_best_mixture_is_at_least_as_good_on_validation_as_the_best_of_each_kind(tiny_dataset) -> None:
     fitted = fit_baselines(tiny_dataset, make_split(tiny_dataset.sequences, tiny_dataset.num_items))
     mixture = fitted["best_mixture"]
-    assert sum(mixture.settings.values()) == pytest.approx(1)
-    assert set(mixture.settings) <= set(fitted)
+    weights = {name: weight for name, weight in mixture.settings.items() if name != "form"}
+    assert mixture.settings["form"] in FORMS
+    assert sum(weights.values()) == pytest.approx(1)
+    assert set(weights) <= set(fitted)
     assert mixture.validation is not None
     assert mixture.validation >= max(one.validation or 0 for name, one in fitted.items() if name != "best_mixture")
 
@@ -294,22 +330,38 @@ def test_ease_of_a_catalogue_too_large_is_refused_at_once_with_the_reason(tiny_d
     split = make_split(tiny_dataset.sequences, tiny_dataset.num_items)
     assert left_out(tiny_dataset, split) == {}
     monkeypatch.setattr("mmrec.baselines.selection.MAX_ITEMS", 20)
-    assert "item_knn is its sparse kin" in left_out(tiny_dataset, split)["ease"]
+    reason = left_out(tiny_dataset, split)["ease"]
+    assert "item_knn is its sparse kin" in reason
+    assert "\n" not in reason
     assert "ease" not in fit_baselines(tiny_dataset, split)
 
 
+HUNDRED_THOUSAND_ITEMS = """
+import resource, sys, time
+import numpy as np
+from mmrec.baselines.item_knn import MAX_NEIGHBOURS, ItemKNN
+from mmrec.data.sequences import Sequences
+
+generator = np.random.default_rng(0)
+items = (100_000 * generator.random(1_000_000) ** 3).astype(np.int32)  # a long tail: the first items are in demand
+train = Sequences(user_ids=np.arange(100_000), offsets=np.arange(0, 1_000_001, 10), item_idx=items, timestamps=None,
+                  split=None, order="position")
+started = time.process_time()
+knn = ItemKNN.fit(train, 100_000, shrink=10, decay=0.8)
+scores = knn.score(train.take(np.arange(20)))
+assert scores.shape == (20, 100_000)
+assert np.diff(knn.similarity.indptr).max() <= MAX_NEIGHBOURS
+print(time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
 @pytest.mark.slow
-def test_item_knn_of_a_hundred_thousand_items_takes_seconds() -> None:
-    generator = np.random.default_rng(0)
-    items = (100_000 * generator.random(1_000_000) ** 3).astype(np.int32)  # a long tail: the first items are in demand
-    train = dataclasses.replace(make_sequences([]), offsets=np.arange(0, 1_000_001, 10), item_idx=items,
-                                user_ids=np.arange(100_000).astype(str))  # fmt: skip
-    started = time.process_time()
-    knn = ItemKNN.fit(train, 100_000, shrink=10, decay=0.8)
-    scores = knn.score(train.take(np.arange(20)))
-    assert scores.shape == (20, 100_000)
-    assert np.diff(knn.similarity.indptr).max() <= MAX_NEIGHBOURS
-    assert time.process_time() - started < 300
+def test_item_knn_of_a_hundred_thousand_items_ends_within_2_gb() -> None:
+    command = [sys.executable, "-c", HUNDRED_THOUSAND_ITEMS]
+    found = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    seconds, peak_gib = map(float, found.stdout.split())
+    assert seconds < 300, "of the processor"
+    assert peak_gib < 2
 
 
 # At least what ../shared/data/README.md has, within .002: nothing is tuned on the test part here or there.
@@ -324,24 +376,23 @@ def test_item_knn_of_a_hundred_thousand_items_takes_seconds() -> None:
     ("amazon_scientific", "best_mixture", 0.1680, 0.1131),
 ])  # fmt: skip
 def test_real_data_gives_at_least_what_was_measured(real_baselines, pack_name, name, hr, ndcg) -> None:
-    metrics = real_baselines[pack_name][name]["metrics"]
+    metrics = real_baselines(pack_name)[name]["metrics"]
     assert metrics["hr@10"] >= hr - 0.002
     assert metrics["ndcg@10"] >= ndcg - 0.002
 
 
 @pytest.fixture(scope="module")
-def real_baselines(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    results = {}
-    for name in ("amazon_beauty", "amazon_scientific"):
+def real_baselines(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, dict]]:
+    """The baselines of a pack of the real data, each pack run once, and only if it is asked for."""
+
+    @functools.cache
+    def run(name: str) -> dict[str, dict]:
         source, work = shared_data / name, tmp_path_factory.mktemp(name)
-        items, features = source / "items.parquet", tuple(f"{f.stem}={f}" for f in sorted(source.glob("*.npy")))
-        if not items.exists():
-            items = work / "items.parquet"
-            pl.read_parquet(source / "interactions.parquet").select("item_id").unique().sort("item_id").write_parquet(
-                items
-            )
-        config = IngestConfig(items=items, interactions=source / "interactions.parquet", features=features,
+        items = source / "items.parquet"
+        config = IngestConfig(items=items if items.exists() else None, interactions=source / "interactions.parquet",
+                              features=tuple(f"{f.stem}={f}" for f in sorted(source.glob("*.npy"))),
                               out=work / "dataset", num_workers=1)  # fmt: skip
         dataset = Dataset.open(ingest(config))
-        results[name] = run_baselines(dataset, make_split(dataset.sequences, dataset.num_items), progress=False)
-    return results
+        return run_baselines(dataset, make_split(dataset.sequences, dataset.num_items), progress=False)
+
+    return run

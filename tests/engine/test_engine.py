@@ -209,7 +209,8 @@ def test_folders_that_are_neither_export_nor_checkpoint_are_refused(tmp_path, en
     with pytest.raises(DataError, match="is no export folder"):
         mmrec.load(tmp_path)
     shutil.copytree(engine_export, tmp_path / "unfinished")
-    (tmp_path / "unfinished" / "manifest.json").rename(tmp_path / "unfinished" / "manifest.partial.json")
+    (tmp_path / "unfinished" / "manifest.json").unlink()
+    (tmp_path / "unfinished" / "unfinished").mkdir()
     with pytest.raises(DataError, match="unfinished"):
         mmrec.load(tmp_path / "unfinished")
     shutil.copytree(find_checkpoint(engine_run), tmp_path / "damaged")
@@ -242,6 +243,9 @@ def test_bad_questions_are_refused_in_one_line(engine, tiny_source, tmp_path):
         ({"image": tmp_path / "none.jpg"}, DataError, "is no file; give the path of one"),
         ({"image": empty}, DataError, "the image is empty"),
         ({"text": "  "}, DataError, "the text is empty"),
+        ({"image": str(tiny_source / "media" / "05.jpg")}, ConfigError, "is of type str; give bytes or a pathlib.Path"),
+        ({"text": b"red"}, ConfigError, "is of type bytes; give a string"),
+        ({"text": 5}, ConfigError, "is of type int; give a string"),
         ({"smell": b"roses"}, ConfigError, "does not encode 'smell' of new items; it encodes .*text"),
         ({"item_id": "i03"}, ConfigError, "does not encode 'item_id' of new items"),
     ):
@@ -249,7 +253,7 @@ def test_bad_questions_are_refused_in_one_line(engine, tiny_source, tmp_path):
             engine.search(Query(record=record))
         assert "\n" not in str(raised.value)
     with pytest.raises(ConfigError, match="record 2 of 2 is empty"):
-        engine.encode_items([{"text": "a"}, {}])
+        engine.encode_items([{"text": "a"}, {"image": None}])
     for ask in (
         lambda: engine.search(Query(items=["i3"])),
         lambda: engine.recommend(History(items=["i3"])),

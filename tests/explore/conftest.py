@@ -86,6 +86,13 @@ def address(world: dict[str, Path]) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def bare_address(world: dict[str, Path]) -> Iterator[str]:
+    """The page of the hybrid alone, without media, for files of 2 MB at most."""
+    with running(world["hybrid"], ServeSettings(timeout_s=60, num_decoders=1, max_upload_mb=2)) as address:
+        yield address
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """One browser for all tests."""

@@ -15,7 +15,10 @@ from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
 from mmrec.index import hits_to_json, recommend, search_by_item, search_by_vector
 from mmrec.index.build import IndexConfig
+from mmrec.index.opened import open_index
 from mmrec.index.removed import change_removed
+from mmrec.index.tuning import draw_sample
+from tests.exporting.test_users import mean_of
 
 
 @pytest.fixture
@@ -136,6 +139,17 @@ def test_a_repeated_export_keeps_its_index_and_what_was_removed_and_restores_wha
     export = ExportFolder.open(out, verify=True)
     assert (export.manifest["index"]["kind"], export.manifest["removed"]["items"]) == ("ivf", 2)
     assert len(search_by_vector(export, query(0), 24)) == 22
+
+
+def test_an_index_is_tuned_on_the_users_of_the_export_too(run_export, encoder, tmp_path):
+    asked = IndexConfig(kind="ivf", recall=0.5)
+    run_export(encoder(), tmp_path / "out", encode_users=mean_of, users=True, index=asked)
+    export = ExportFolder.open(tmp_path / "out")
+    queries = draw_sample(export, open_index(export), None, seed=0).queries
+    users = {vector.tobytes() for vector in export.users.vectors}
+    asked_for = [query.tobytes() in users for query in queries]
+    assert (len(queries), sum(asked_for)) in {(1000, 7), (1000, 2)}, "the users of one part, the rest near items"
+    assert export.manifest["index"]["recall"]["measured"] >= 0.5
 
 
 def test_a_recall_without_an_index_is_refused(capsys):

@@ -32,7 +32,7 @@ def test_qdrant_finds_the_same_neighbours_with_and_without_filters(catalog, shop
     names: dict = {}
     exec(BLOCKS[0], names)
     export = ExportFolder.open("exports/shop")
-    for query in [*catalog.queries(10), catalog.vectors[0]]:
+    for query in [*catalog.queries(3), catalog.vectors[0]]:
         for where in ({}, {"side": ["right"]}, {"rare": ["few", "one"], "side": ["left", "right"]}):
             theirs = names["search"](query, 10, where)
             ours = search_by_vector(export, query, 10, where=where)

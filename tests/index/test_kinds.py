@@ -44,7 +44,7 @@ def test_scores_are_inner_products_in_float64_whatever_the_index_stores(catalog,
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_pass_over_many_queries_answers_as_one_by_one(catalog, built, kind):
     queries = catalog.queries(40)
-    taken = [catalog.item_ids[n : n + n % 3].tolist() for n in range(40)]
+    taken = [catalog.item_ids[n : n + 2].tolist() for n in range(40)]
     singly = [search_by_vector(built(kind), *one) for one in zip(queries, [7] * 40, taken, strict=True)]
     together = search_by_vectors(built(kind), queries, 7, taken)
     assert [[hit.item_id for hit in hits] for hits in together] == [[hit.item_id for hit in hits] for hits in singly]
@@ -111,7 +111,7 @@ def test_the_kind_follows_from_size_recall_and_memory():
     assert kind(1000, kind="hnsw") == "hnsw"
     assert choose(190_000, 256, IndexConfig(memory_gb=0.1)).nlist == 0, "small enough to look at all codes"
     assert choose(1_000_000, 256, IndexConfig()).nlist == 2048
-    with pytest.raises(ConfigError, match=r"sq8 of 1,000,000 items x 256 needs 0.276 GB and takes least; memory-gb is"):
+    with pytest.raises(ConfigError, match=r"sq8 of 1,000,000 items x 256 needs 0.274 GB and takes least; memory-gb is"):
         kind(1_000_000, memory_gb=0.2)
     with pytest.raises(ConfigError, match=r"ivf of 1,000,000 items x 256 needs 1.04 GB; memory-gb is 0.5"):
         kind(1_000_000, kind="ivf", memory_gb=0.5)
@@ -156,11 +156,12 @@ def test_a_kind_that_does_not_reach_the_recall_is_refused_and_the_export_answers
     catalog, copy_of, monkeypatch
 ):
     monkeypatch.setattr("mmrec.index.tuning._MOST_EF", 10)
-    path = copy_of("exact")
+    path = copy_of("ivf")
+    before = (path / "manifest.json").read_bytes()
     with pytest.raises(ConfigError, match=r"kind hnsw finds 0\.\d+ of the exact answer here at the most, recall asks"):
         rebuild(path, IndexConfig(kind="hnsw", recall=1.0))
-    query = catalog.queries(1)[0]
-    assert [hit.item_id for hit in search_by_vector(ExportFolder.open(path), query, 5)] == catalog.exact(query, 5)
+    assert (path / "manifest.json").read_bytes() == before
+    ExportFolder.open(path, verify=True)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.1, 1.5, float("nan")])

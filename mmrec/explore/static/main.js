@@ -65,7 +65,7 @@ async function route() {
     if (error.name === "AbortError") return;
     if (!(error instanceof ApiError)) throw error;
     view.querySelectorAll(".ghost").forEach((ghost) => ghost.remove());
-    complain(error.message);
+    complain(address.file && error.status ? `${address.file.file.name}: ${error.message}` : error.message);
   }
   if (!signal.aborted) view.setAttribute("aria-busy", "false");
 }
