@@ -8,9 +8,9 @@ lists, 128 of them searched; built in 81 s of the processor (1,067 s of the cloc
 Recall@10 of 1,000 new queries .9865 +- .0017. Time of the processor a query: in batches of 1,000 3,589 us, bare FAISS
 3,432 us, ratio 1.046; with ids and titles 1.053; one by one 3,737 us and 3,490 us, ratio 1.071.
 
-200,000 x 128 the same day, of the processor: ivf built in 10 s, recall .9817, bare FAISS 52 us a query, ours 77 us (exact
-scores of 26 candidates weigh more beside so quick a search); hnsw built in 71 s, recall .9895, bare FAISS 148 us, ours
-152 us. 50,000 x 64: ivf 3 s and 24 us (.9865), hnsw 9 s and 52 us (.9898). So auto takes no graph.
+200,000 x 128 the same day, of the processor: ivf built in 10 s, recall .9817, bare FAISS 52 us a query, ours 77 us
+(exact scores of 26 candidates weigh more beside so quick a search); hnsw built in 71 s, recall .9895, bare FAISS 148
+us, ours 152 us. 50,000 x 64: ivf 3 s and 24 us (.9865), hnsw 9 s and 52 us (.9898). So auto takes no graph.
 
 The export is generated (`eval/benchmarks/generated_export.py`) and kept in --folder for the next run. The recall is
 measured against an exact search with queries that the index has not seen: other noise than that of its tuning. Both
