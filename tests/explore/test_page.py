@@ -178,6 +178,8 @@ def test_an_item_shows_its_picture_text_clip_and_sound(address, open_page):
 def test_titles_are_text_and_never_markup(address, open_page):
     for hash_ in ("", "#/item/i00", "#/search?q=<img src=x onerror=1>", "#/compare?item=i00", "#/map?item=i00"):
         page = open_page(address, hash_)
+        if "map" in hash_:
+            page.wait_for_selector(".tip:not([hidden])")
         assert "<img src=x" in page.inner_text("main"), hash_
         assert page.locator('img[src="x"]').count() == 0
         assert page.evaluate("document.body.dataset.hacked") is None

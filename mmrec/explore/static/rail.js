@@ -67,7 +67,7 @@ function refill(list, children, target) {
 function moved(hit, before) {
   if (before === null) return null;
   const old = before.get(hit.item_id);
-  if (old === undefined) return h("span", { class: "moved fresh", title: "New in the list" }, "new");
+  if (old === undefined) return h("span", { class: "moved fresh", title: "It was not in the list before" }, "enters");
   if (old === hit.rank) return null;
   const up = old > hit.rank;
   return h("span", { class: `moved ${up ? "up" : "down"}`, title: `It was at ${old}` }, `${up ? "↑" : "↓"}${Math.abs(old - hit.rank)}`);
