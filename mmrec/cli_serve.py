@@ -34,7 +34,8 @@ def serve(
 
     Args:
         export: folder made by `mmrec export`, or a symbolic link to one, which may be moved to a new one meanwhile.
-        host: address to listen at; the default is for this machine alone.
+        host: address to listen at. The default is for this machine alone; a proxy on it that passes the name it was
+            asked for needs a token.
         port: port to listen at; 0: any free one.
         token_file: file with the token that clients must send, as "Authorization: Bearer TOKEN". Or set MMREC_TOKEN.
         max_upload_mb: size of a request, 10^6 bytes.
@@ -47,9 +48,12 @@ def serve(
     require_extra("mmrec serve")
     from mmrec.serving.app import ServeSettings, build_app
     from mmrec.serving.server import run_server
+    from mmrec.serving.settings import LOOPBACK
 
+    token = token_from(token_file)
     settings = ServeSettings(
-        token=token_from(token_file),
+        hosts=LOOPBACK if token is None and host in ("127.0.0.1", "::1", "localhost") else None,
+        token=token,
         max_upload_mb=max_upload_mb,
         timeout_s=timeout_s,
         max_concurrent=max_concurrent,

@@ -1,5 +1,8 @@
 """All baselines that a dataset allows, their few settings chosen by NDCG@10 on the validation part, never on the test.
 
+Wide, regular grids and three forms of the mixture leave the choice to validation. (Measured 2026-11-26: of the forms it
+takes "deviations" on Amazon Beauty and "typical_best" on Amazon Scientific.)
+
 Legend: T targets of all queries.
 """
 
@@ -35,7 +38,7 @@ _DECAY = (0.8, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 1.0)
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "recent_popularity": {"window_days": (30, 7, 1, 90, 365)},
     "item_knn": {"shrink": _SHRINK, "decay": _DECAY},
-    "ease": {"regularisation": (50, 200), "decay": _DECAY},
+    "ease": {"decay": _DECAY, "regularisation": (50, 200)},  # an inverse for each regularisation: few, and last
     "implicit_als": {"factors": (64,), "unobserved": (0.02, 0.1), "regularisation": (0.01, 0.002, 0.05)},
     "sequential_rules": {"window": (3, 1, 2, 5, 10), "shrink": _SHRINK, "decay": _DECAY},
     "transitions": {"window": (3, 1, 2, 5, 10), "shrink": _SHRINK, "decay": _DECAY},
@@ -204,8 +207,7 @@ class _Chooser:
         improving = len(self.valid) > 0
         while improving:
             before = value
-            # The last setting is the cheapest to change: with it the counts stay what they are.
-            for name in reversed(grid):
+            for name in grid:
                 for choice in grid[name]:
                     attempt({**settings, name: choice})
             improving = value > before

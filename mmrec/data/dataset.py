@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import functools
 import math
+import mmap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -248,6 +249,16 @@ class Dataset:
                 raise self._misfit(name, "npy", vectors)
             self._feature_maps[name] = vectors
         return self._feature_maps[name]
+
+    def let_go(self) -> None:
+        """Give back the memory of feature sets that were read: mapped files stay in it as long as there is room.
+
+        For who reads a dataset larger than memory once, from the beginning to the end.
+        """
+        for vectors in self._feature_maps.values():
+            mapped = getattr(vectors, "_mmap", None)
+            if mapped is not None:
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def source_hash(self, item_idx: int) -> str:
         """Hash of all that the item consists of; it changes when, and only when, one of its modalities does."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import time
 from hashlib import sha256
 
@@ -60,6 +61,7 @@ class Gate:
 
     async def _pass(self, scope: Scope, exchange: _Exchange) -> None:
         headers = Headers(scope=scope)
+        self._check_host(headers.get("host", ""))
         self._check_token(scope["path"], headers)
         limit_s = self._settings.timeout_s
         held = 0
@@ -77,6 +79,11 @@ class Gate:
                 raise RefusedError(408, f"the answer took longer than {limit_s:g} s") from None
         finally:
             self._bytes_held -= held
+
+    def _check_host(self, host: str) -> None:
+        name = re.sub(r":\d*$", "", host).lower()
+        if self._settings.hosts is not None and name not in self._settings.hosts:
+            raise RefusedError(421, f"this server is none of {name!r}; it answers to {', '.join(self._settings.hosts)}")
 
     def _check_token(self, path: str, headers: Headers) -> None:
         if self._token is None or path in _WITHOUT_TOKEN:

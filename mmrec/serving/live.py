@@ -103,7 +103,7 @@ def _state(path: Path) -> tuple[object, ...]:
     folder = os.path.realpath(path)
     try:
         status = os.stat(os.path.join(folder, MANIFEST))
-    except FileNotFoundError:
+    except OSError:  # what is wrong with it, opening it will tell
         return (folder,)
     return folder, status.st_ino, status.st_size, status.st_mtime_ns
 

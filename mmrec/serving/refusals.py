@@ -72,9 +72,9 @@ def handle_refusals(app: FastAPI) -> None:
         folder = str(request.app.state.live.current.engine.export.path)
         return respond(400, str(error).replace(folder, "the export"))
 
-    @app.exception_handler(Exception)  # raised again behind it, so that the server logs it
+    @app.exception_handler(Exception)  # raised again behind it, upon which the server logs it and closes the connection
     async def defect(_: Request, error: Exception) -> Response:
-        return respond(500, "a defect of the server; its log tells more")
+        return respond(500, "a defect of the server; its log tells more", {"connection": "close"})
 
 
 def shape_error(errors: Any) -> str:

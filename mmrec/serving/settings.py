@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 from mmrec.errors import ConfigError
 
-__all__ = ["ServeSettings"]
+__all__ = ["LOOPBACK", "ServeSettings"]
+
+LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
+"""Names of this machine to itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +18,9 @@ class ServeSettings:
     """Limits of a server. What goes beyond one is answered with a status of 4xx and one line that names the limit.
 
     Attributes:
+        hosts: names under which clients may ask (the header Host), without port; None: any. A server of one machine
+            without a token needs it, or a page of anyone's in its browser can read from it, by a name of that page's
+            which suddenly means this machine (DNS rebinding).
         token: what clients send as ``Authorization: Bearer TOKEN``; None: everyone may ask.
         max_upload_mb: size of a request's body, 10^6 bytes.
         timeout_s: seconds that a client may take to send its request, and again that its answer may take.
@@ -27,6 +33,7 @@ class ServeSettings:
         reload_s: seconds between two looks whether the export has changed; 0: only when asked (``POST /reload``).
     """
 
+    hosts: tuple[str, ...] | None = None
     token: str | None = field(default=None, repr=False)
     max_upload_mb: float = 32.0
     timeout_s: float = 10.0

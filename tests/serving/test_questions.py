@@ -84,6 +84,56 @@ def test_health_names_the_model_and_every_answer_names_the_export(client, engine
     assert client.get("/items/i01").headers["x-export"] == health["export"]
 
 
+def test_recommend_keeps_away_from_what_is_disliked_and_tells_why(client, engine):
+    history = {"items": ["i01", "i02"], "disliked": ["i17"]}
+    body = {
+        "histories": [history],
+        "k": 3,
+        "explain": True,
+        "rerank": "mmr:0.5",
+        "where": {"category": ["green", "red"]},
+    }
+    (hits,) = results(client.post("/recommend", json=body))
+    expected = engine.recommend(History(**history), 3, where=body["where"], rerank="mmr:0.5")
+    assert [hit["item_id"] for hit in hits] == [hit.item_id for hit in expected]
+    assert {reason["item_id"] for hit in hits for reason in hit["why"]} == {"i01", "i02"}
+
+
+def test_search_mixes_texts_items_and_histories(client, engine):
+    query = {"text": "a red thing", "items": ["i05"], "history": {"items": ["i01"]}}
+    found = results(client.post("/search", json={"queries": [query], "k": 4}))
+    expected = Query(record={"text": "a red thing"}, items=["i05"], history=History(items=["i01"]))
+    assert_close(found, [as_json(engine.search(expected, 4))])
+    form = client.post(
+        "/search", data={"text": "a red thing", "item": ["i05", "i07"], "k": "4"}, files={"image": jpeg_bytes(3)}
+    )
+    expected = Query(record={"text": "a red thing", "image": jpeg_bytes(3)}, items=["i05", "i07"])
+    assert_close(results(form), [as_json(engine.search(expected, 4))])
+
+
+def test_the_documentation_names_every_route_and_needs_no_network(client):
+    page, api = client.get("/docs").text, client.get("/openapi.json").json()
+    assert {"/recommend", "/similar", "/search", "/embed", "/items/{item_id}", "/health", "/metrics"} <= set(
+        api["paths"]
+    )
+    for path, methods in api["paths"].items():
+        assert all(f"{method.upper()} {path}" in page for method in methods)
+        assert all(route["description"] for route in methods.values())
+    assert "src=" not in page
+    assert "://" not in page
+
+
+def test_metrics_count_requests_by_route_and_name_the_export(client):
+    export = client.get("/health").json()["export"]
+    client.get("/items/nope")
+    text = client.get("/metrics").text
+    assert 'mmrec_requests_total{route="/items/{item_id:path}",status="404"}' in text
+    assert 'mmrec_request_seconds_bucket{le="0.1",route="/health"}' in text
+    assert "mmrec_requests_in_flight 1.0" in text
+    assert f'mmrec_export_items{{export="{export}"' in text
+    assert "nope" not in text
+
+
 def assert_close(found: list[list[dict]], expected: list[list[dict]]) -> None:
     """Equal items; the whole model of a server rounds a text's vector a little differently."""
     assert [[hit["item_id"] for hit in hits] for hits in found] == [

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, Request
 
+from mmrec.serving.settings import LOOPBACK
 from tests.conftest import jpeg_bytes, wav_bytes
 from tests.serving.bad_preprocessing import Crashes, Floods, Hangs
 
@@ -191,6 +192,15 @@ def test_a_token_is_asked_for_everywhere_but_for_health(served_export, serve):
         right = {"authorization": "Bearer correct horse"}
         assert client.get("/items/i01", headers=right).status_code == 200
         assert client.post("/reload", headers=right).json()["reloaded"] is False
+
+
+def test_a_server_of_one_machine_answers_to_its_names_alone(served_export, serve):
+    with serve(served_export, hosts=LOOPBACK) as client:
+        assert client.get("/health").status_code == 200
+        for host in ("localhost", "localhost:8000", "127.0.0.1:1", "[::1]:8000"):
+            assert client.get("/health", headers={"host": host}).status_code == 200
+        for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example:80"):
+            assert_refused(client.get("/health", headers={"host": host}), 421, "it answers to 127.0.0.1")
 
 
 def test_without_a_token_clients_cannot_reload(client):
