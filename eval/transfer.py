@@ -7,6 +7,13 @@ RUN has been trained on another dataset. On OTHER_DATASET are compared: its mode
 scratch. Pairs of the same preset are compared on the same queries, overall and on new items: mean difference, 95 %
 interval, p of a permutation test over users, and whether it holds at 5 % after Holm's correction. The runs go to their
 folders under checkpoints/: the same command goes on. Written to --out: runs.csv, comparisons.csv, runs.svg.
+
+Measured 2026-11-26 from the demo's content run, whose world has 400 items and invented words, to Amazon Scientific
+(`demo/run-content --data data/amazon_scientific --max-epochs 5`, seed 0, 2,928 queries; one thread of a 2-core CPU
+that other work shared), NDCG@10: zero-shot .0042 (.0023 to .0062); content going on .0488, from scratch .1030; hybrid
+going on .0532, from scratch .1075. What goes on reads the texts alone, for the source knows no CLIP vectors, and those
+from scratch do: a source that has nothing to do with the target and lacks its modalities costs half of what can be
+had.
 """
 
 from __future__ import annotations

@@ -119,6 +119,7 @@ def recommend(
     k: int = 10,
     blend: bool = True,
     rerank: str | None = None,
+    users_of: Path | None = None,
     explain: bool = False,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
@@ -137,12 +138,14 @@ def recommend(
         blend: add the exported counts to the scores, where the export has them (`mmrec export --blend`).
         rerank: mmr:0.8 (more varied the smaller the number), cap:COLUMN=2 (at most 2 of one value) or fair:COLUMN
             (each value gets its share of the catalogue).
+        users_of: run or checkpoint folder of a newer model that reads the history in place of the export's own; it must
+            have been trained with --compatible-with this export.
         explain: what each score owes to each item of the history.
         as_json: print JSON instead of a table.
     """
     from mmrec.engine import Engine, History
 
-    engine = Engine.open(export)
+    engine = Engine.open(export, users_of=users_of)
     if bool(items) == (user is not None):
         raise ConfigError("give either --items ID [ID ...] or --user ID with --data DATASET")
     taken, when = (items, times or None) if user is None else _history_of(user, data)

@@ -39,4 +39,5 @@ def test_the_wheel_holds_mmrec_alone(tmp_path):
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"mmrec"}
+    assert "mmrec/py.typed" in names, "whoever imports mmrec has its types"
     assert {"mmrec/report.html.j2", "mmrec/explore/static/index.html", "mmrec/explore/static/main.js"} <= set(names)

@@ -6,11 +6,14 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import mmrec
 from mmrec.cli import main
 from mmrec.compatibility import earlier_vectors
+from mmrec.engine import History
 from mmrec.errors import CheckpointError, ConfigError, DataError
 from mmrec.export_folder import ExportFolder
 from mmrec.objectives import CompatibilityConfig, compatibility_loss
@@ -106,6 +109,23 @@ def test_users_of_a_tied_model_are_matched_with_the_old_index_and_those_of_anoth
     assert "--compatible-with" in capsys.readouterr().err
     assert main(["evaluate", str(new["tied"]), *arguments, "--out", str(tmp_path / "yes")]) == 0
     assert json.loads((tmp_path / "yes" / "metrics.json").read_text())["metrics"]["ndcg@10"] > 0
+
+
+def test_the_deployed_index_answers_users_of_the_tied_model_alone(old, new, tiny_dataset_path, capsys):
+    export = old["export"]
+    history = History(items=list(ExportFolder.open(export).item_ids[:2]))
+    plain, tied = mmrec.load(export), mmrec.load(export, users_of=new["tied"])
+    assert np.array_equal(tied.export.vectors, plain.export.vectors)
+    assert not np.array_equal(tied.encode_users([history]), plain.encode_users([history]))
+    with pytest.raises(CheckpointError, match="cannot be compared"):
+        mmrec.load(export, users_of=new["apart"])
+    with pytest.raises(ConfigError, match="users of its own"):
+        mmrec.load(old["run"], users_of=new["tied"])
+    arguments = ["recommend", str(export), "--items", *history.items, "--k", "3", "--json"]
+    assert main([*arguments, "--users-of", str(new["tied"])]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [hit["item_id"] for hit in found] == [hit.item_id for hit in tied.recommend(history, 3)]
+    assert main([*arguments, "--users-of", str(new["apart"])]) == 2
 
 
 def test_a_checkpoint_says_what_it_is_compatible_with(old, new):

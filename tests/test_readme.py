@@ -41,7 +41,6 @@ def run_python(text: str) -> None:
     names: dict[str, Any] = {}
     exec(block, names)
     items, users = names["vectors"]
-    assert items.shape == (1, 128)
-    assert users.shape == (1, 128)
+    assert items.shape == users.shape == (1, names["engine"].export.dim)
     assert len(names["hits"]) == 5
     assert not {"P00", "P01", "P02"} & {hit.item_id for hit in names["hits"]}

@@ -17,7 +17,7 @@ from mmrec.engine.lists import reranked
 from mmrec.engine.questions import History, Query
 from mmrec.engine.reasons import Reason, reasons
 from mmrec.engine.vectors import Encoders
-from mmrec.errors import DataError
+from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
 from mmrec.index import Hit, Where, search_by_vector, search_by_vectors
 from mmrec.reranking import Reranking
@@ -36,14 +36,21 @@ class Engine:
         self.encoders = encoders
 
     @classmethod
-    def open(cls, path: Path | str) -> Engine:
+    def open(cls, path: Path | str, *, users_of: Path | str | None = None) -> Engine:
         """Open an export folder or its URL, or a checkpoint or run folder.
 
-        Raises: DataError if the folder is neither, unfinished or damaged; CheckpointError if its checkpoint is.
+        Args:
+            users_of: checkpoint or run folder of a newer model, whose user encoder reads histories in place of the
+                export's own; it must have been trained to be compatible with the export.
+
+        Raises: DataError if the folder is neither, unfinished or damaged; CheckpointError if a checkpoint is, or is not
+            compatible with the export.
         """
         if not _is_checkpoint(path):
             export = ExportFolder.open(path)
-            return cls(Encoders(export.path / "model", export))
+            return cls(Encoders(export.path / "model", export, _compatible(users_of, export)))
+        if users_of is not None:
+            raise ConfigError(f"users_of is for exports, and {path} is a checkpoint; it has users of its own")
         from mmrec.training.checkpoint import find_checkpoint
 
         return cls(Encoders(find_checkpoint(path), None))
@@ -162,6 +169,17 @@ class Engine:
         if not blend or self.encoders.blend is None:
             return None
         return self.encoders.blend.bonus(self.export.item_rows(history.items))
+
+
+def _compatible(users_of: Path | str | None, export: ExportFolder) -> Path | None:
+    if users_of is None:
+        return None
+    from mmrec.compatibility import check_compatible
+    from mmrec.training.checkpoint import find_checkpoint
+
+    folder = find_checkpoint(users_of)
+    check_compatible(folder, export)
+    return folder
 
 
 def _is_checkpoint(path: Path | str) -> bool:

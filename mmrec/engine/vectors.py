@@ -18,7 +18,7 @@ import numpy as np
 from mmrec.engine.questions import History, Query
 from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
-from mmrec.index import vectors_at
+from mmrec.index import live_rows, vectors_at
 
 if TYPE_CHECKING:
     from mmrec.blend import Blend
@@ -29,6 +29,8 @@ __all__ = ["DISLIKE_SHARE", "Encoders", "away_from", "sum_of_units"]
 
 # How far a user's vector is turned away from the mean of the disliked ones, which has about its length.
 DISLIKE_SHARE = 0.5
+# A string would be a path, which who sends records over a network has no business to choose.
+_WRONG = {"text": (bytes, int, float), "image": str, "audio": str, "video": str}
 
 
 class Encoders:
@@ -37,10 +39,12 @@ class Encoders:
     Args:
         folder: the inference part of a checkpoint.
         export: vectors of the items that histories and queries name; None: there are none.
+        users_folder: of another model, whose user encoder reads the histories; None: the same.
     """
 
-    def __init__(self, folder: Path, export: ExportFolder | None) -> None:
+    def __init__(self, folder: Path, export: ExportFolder | None, users_folder: Path | None = None) -> None:
         self.folder = folder
+        self._users_folder = users_folder or folder
         self._export = export
         self._loading = threading.RLock()
         self._encoding = threading.Lock()  # tokenizers change their settings while they read
@@ -66,7 +70,7 @@ class Encoders:
         """Whether histories must carry times."""
         if not self.user_encoder.reads_times:
             return False
-        return json.loads((self.folder / "dataset.json").read_text())["order"] == "timestamp"
+        return json.loads((self._users_folder / "dataset.json").read_text())["order"] == "timestamp"
 
     def items(self, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Unit vectors of new items, float32 (I, D)."""
@@ -74,7 +78,7 @@ class Encoders:
 
         from mmrec.matryoshka import narrow
 
-        read = [{name: _value(name, value) for name, value in record.items()} for record in records]
+        read = [{name: _value(name, value) for name, value in one.items() if value is not None} for one in records]
         for name in sorted({name for record in read for name in record}):
             if name not in self.modalities:
                 known = ", ".join(self.modalities) or "none"
@@ -117,7 +121,8 @@ class Encoders:
         """Vectors of queries, float32 (Q, D): of one part its own, of several the direction of the sum of their unit
         vectors; no order of the parts changes a bit of it.
 
-        Raises: DataError if the parts of a query point in opposite directions, and nothing is left.
+        Raises: DataError if the parts of a query point in opposite directions, and nothing is left; if an item is
+            unknown or was removed.
         """
         with_record = [query.record for query in queries if query.record]
         with_history = [query.history for query in queries if query.history is not None]
@@ -125,7 +130,7 @@ class Encoders:
         of_histories = iter(self.users(with_history) if with_history else ())
         found = []
         for query in queries:
-            rows = np.unique(self.export.item_rows(query.items))
+            rows = np.unique(live_rows(self.export, query.items))
             parts = list(vectors_at(self.export, rows)) if len(rows) else []
             parts += [next(of_records)] if query.record else []
             if query.history is not None:
@@ -166,7 +171,7 @@ class Encoders:
     def _user_encoder(self) -> UserEncoder:
         from mmrec.model import load_user_encoder
 
-        return load_user_encoder(self.folder)
+        return load_user_encoder(self._users_folder)
 
     @functools.cached_property
     def _blend(self) -> Blend | None:
@@ -220,6 +225,9 @@ def _value(name: str, value: Any) -> Any:
         if not value.is_file():
             raise DataError(f"{name} {value} is no file; give the path of one")
         value = value.read_bytes()
+    if isinstance(value, _WRONG.get(name, ())):
+        wanted = "a string" if name == "text" else "bytes or a pathlib.Path"
+        raise ConfigError(f"the {name} of a new item is of type {type(value).__name__}; give {wanted}")
     if isinstance(value, str | bytes) and not value.strip():
         raise DataError(f"the {name} is empty; give one that holds something, or leave it out")
     return value

@@ -103,6 +103,7 @@ class ItemParts:
         item_ids = item_ids.cast(pa.string())
         hashes = self._dataset.source_hashes(item_idx)
         coded = self._coded(item_idx, item_ids, hashes)
+        self._dataset.let_go()
         part = {"rows": len(item_idx), **self._write(work, number, item_idx, item_ids, hashes, coded, may)}
         decoded = self.encoding.decode(coded.codes, coded.scale, coded.dim)
         part["normalised"] = is_normalised(decoded)

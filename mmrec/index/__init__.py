@@ -19,6 +19,7 @@ from mmrec.index.filters import Where
 from mmrec.index.search import (
     Hit,
     hits_to_json,
+    live_rows,
     recommend,
     search_by_item,
     search_by_vector,
@@ -30,6 +31,7 @@ __all__ = [
     "Hit",
     "Where",
     "hits_to_json",
+    "live_rows",
     "recommend",
     "search_by_item",
     "search_by_vector",

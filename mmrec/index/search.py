@@ -25,6 +25,7 @@ from mmrec.index.removed import live_items
 __all__ = [
     "Hit",
     "hits_to_json",
+    "live_rows",
     "recommend",
     "search_by_item",
     "search_by_vector",
@@ -64,12 +65,24 @@ def search_by_item(export: ExportFolder, item_id: str, k: int, *, where: Where |
         DataError: if the export has no such item, the message names the nearest id; or if it was removed.
         ConfigError: as :func:`search_by_vector`.
     """
-    row = export.item_index(item_id)
-    if (live := _searcher(export).live) is not None and not live[row]:
+    vector = vectors_at(export, live_rows(export, (item_id,)))[0]
+    return search_by_vector(export, vector, k, exclude=(item_id,), where=where)
+
+
+def live_rows(export: ExportFolder, item_ids: Sequence[str]) -> np.ndarray:
+    """Rows of items that a query asks for. int64 (n,)
+
+    Raises:
+        DataError: if the export has no such item, or it was removed.
+    """
+    rows = export.item_rows(item_ids)
+    live = _searcher(export).live
+    if live is not None and not live[rows].all():
+        gone = item_ids[int(np.argmin(live[rows]))]
         raise DataError(
-            f"item {item_id!r} was removed from {export.path}; `mmrec index {export.path} --restore` brings it back"
+            f"item {gone!r} was removed from {export.path}; `mmrec index {export.path} --restore` brings it back"
         )
-    return search_by_vector(export, vectors_at(export, np.array([row]))[0], k, exclude=(item_id,), where=where)
+    return rows
 
 
 def recommend(

@@ -108,3 +108,9 @@ def test_source_hashes_are_of_all_that_an_item_consists_of(tiny_dataset):
             digest.update(b"vec:" + tiny_dataset.features("vec")[item].tobytes())
         expected.append(digest.hexdigest())
     assert tiny_dataset.source_hashes(items) == expected
+
+
+def test_vectors_are_there_again_after_their_memory_was_given_back(tiny_dataset):
+    before = np.array(tiny_dataset.features("vec"))
+    tiny_dataset.let_go()
+    assert np.array_equal(tiny_dataset.features("vec"), before)

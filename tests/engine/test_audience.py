@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import mmrec
-from mmrec.atomic_files import write_json
 from mmrec.cli import main
 from mmrec.engine import History, Query
 from mmrec.engine.audience import audience_of
@@ -90,9 +89,8 @@ def test_users_are_those_that_export_writes(engine_run, tiny_dataset, tmp_path):
 def test_removed_items_are_nobodys_competition(with_users, tmp_path):
     folder, users = with_users
     shutil.copytree(folder, tmp_path / "export")
-    export = mmrec.load(tmp_path / "export").export
-    change_removed(export, export.item_ids[:10].tolist(), remove=True)
-    write_json(export.path / "manifest.json", export.manifest)
+    export = mmrec.load(folder).export
+    change_removed(tmp_path / "export", export.item_ids[:10].tolist(), remove=True)
     found = audience_of(mmrec.load(tmp_path / "export").export, users[3], 5)
     assert found.share == counted(users[:-1], export.vectors[10:], users[3], 5)
 

@@ -243,6 +243,9 @@ def test_bad_questions_are_refused_in_one_line(engine, tiny_source, tmp_path):
         ({"image": tmp_path / "none.jpg"}, DataError, "is no file; give the path of one"),
         ({"image": empty}, DataError, "the image is empty"),
         ({"text": "  "}, DataError, "the text is empty"),
+        ({"image": str(tiny_source / "media" / "05.jpg")}, ConfigError, "is of type str; give bytes or a pathlib.Path"),
+        ({"text": b"red"}, ConfigError, "is of type bytes; give a string"),
+        ({"text": 5}, ConfigError, "is of type int; give a string"),
         ({"smell": b"roses"}, ConfigError, "does not encode 'smell' of new items; it encodes .*text"),
         ({"item_id": "i03"}, ConfigError, "does not encode 'item_id' of new items"),
     ):
@@ -250,7 +253,7 @@ def test_bad_questions_are_refused_in_one_line(engine, tiny_source, tmp_path):
             engine.search(Query(record=record))
         assert "\n" not in str(raised.value)
     with pytest.raises(ConfigError, match="record 2 of 2 is empty"):
-        engine.encode_items([{"text": "a"}, {}])
+        engine.encode_items([{"text": "a"}, {"image": None}])
     for ask in (
         lambda: engine.search(Query(items=["i3"])),
         lambda: engine.recommend(History(items=["i3"])),

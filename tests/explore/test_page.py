@@ -91,8 +91,13 @@ def test_likes_and_dislikes_steer_the_recommendations_at_once(address, open_page
     wait_ids(page, hits(engine.recommend(History(items=(ITEM,)), NEXT)), rail)
     like(page, OTHER)
     wait_ids(page, hits(engine.recommend(History(items=(ITEM, OTHER)), NEXT)), rail)
-    before = ids(page, rail)
-    disliked = before[0]
+    history = History(items=(ITEM, OTHER))
+    reasons = [why[0] for why in engine.explain(history, engine.recommend(history, NEXT))]
+    shown = page.locator(f"{rail} .attributes").all_inner_texts()
+    assert [
+        line for line, why in zip(shown, reasons, strict=True) if why.drop > 0 and line != f"after {why.title}"
+    ] == []
+    disliked = ids(page, rail)[0]
     page.locator(f'{rail}[data-id="{disliked}"] .opinion.dislike').click()
     steered = hits(engine.recommend(History(items=(ITEM, OTHER), disliked=(disliked,)), NEXT))
     wait_ids(page, steered, rail)
@@ -178,6 +183,8 @@ def test_an_item_shows_its_picture_text_clip_and_sound(address, open_page):
 def test_titles_are_text_and_never_markup(address, open_page):
     for hash_ in ("", "#/item/i00", "#/search?q=<img src=x onerror=1>", "#/compare?item=i00", "#/map?item=i00"):
         page = open_page(address, hash_)
+        if "map" in hash_:
+            page.wait_for_selector(".tip:not([hidden])")
         assert "<img src=x" in page.inner_text("main"), hash_
         assert page.locator('img[src="x"]').count() == 0
         assert page.evaluate("document.body.dataset.hacked") is None

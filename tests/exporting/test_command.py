@@ -76,3 +76,15 @@ def test_dim_exports_a_prefix_that_the_model_was_trained_for(run, tiny_dataset_p
     arguments = ["export", str(run), "--data", str(tiny_dataset_path), "--out", str(tmp_path / "no"), "--dim", "17"]
     assert main(arguments) == 2
     assert "dim is 17; this model has vectors of 16 or" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_of_a_launcher_share_the_work_and_write_the_same_bytes(run, tiny_dataset_path, tmp_path):
+    arguments = ["-m", "mmrec", "export", str(run), "--data", str(tiny_dataset_path), "--users", "--index"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for name, started_by in (("two", launcher), ("one", [])):
+        command = [sys.executable, *started_by, *arguments, "--out", str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("exported: ") == 1, "said once"
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")

@@ -10,6 +10,7 @@ import pytest
 
 from eval.benchmarks.generated_export import clustered_vectors, write_export
 from mmrec.cli import main
+from mmrec.engine import Engine, Query
 from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
 from mmrec.index import search_by_item, search_by_vector, search_by_vectors, vectors_at
@@ -86,6 +87,8 @@ def test_a_removed_item_is_no_query_but_stays_in_histories(catalog, copy_of):
         DataError, match=r"item 'p00001' was removed from .*; `mmrec index .* --restore` brings it back"
     ):
         search_by_item(export, "p00001", 3)
+    with pytest.raises(DataError, match="item 'p00001' was removed"):
+        Engine.open(path).search(Query(items=["p00002", "p00001"]))
     row = export.item_index("p00001")
     assert np.array_equal(vectors_at(export, np.array([row]))[0], catalog.vectors[row])
     assert len(search_by_vector(export, catalog.vectors[row], 3, exclude=["p00001"])) == 3
@@ -168,8 +171,11 @@ def test_filters_and_removals_hold_in_an_index_that_was_taken_over(newer, newer_
     assert [hit.item_id for hit in search_by_vector(export, query, 5000)] == newer.exact(query, 5000, allowed)
 
 
-def test_one_day_after_the_other(newer, newer_copy, built, catalog, tmp_path):
-    update_index(newer_copy, built("ivf").path)
+def test_one_day_after_the_other(newer, newer_copy, built, catalog, tmp_path, capsys):
+    assert main(["index", str(newer_copy), "--update-from", str(built("ivf").path)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "kept: 3,600 items as they were, 500 new or changed, 400 gone"
+    assert second.startswith(f"indexed: {newer_copy}  (ivf, nlist 100, nprobe ")
     third = shutil.copytree(catalog.path, tmp_path / "third")
     done = update_index(third, newer_copy)  # back to the first catalogue
     assert (done.kept, done.added, done.anew) == (3600, 400, False)

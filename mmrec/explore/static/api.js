@@ -66,14 +66,14 @@ export class Export {
     return answer.results[0];
   }
 
-  /** Hits for a history {liked: [{id, time}], disliked: [id]}; times are seconds since 1970. */
-  async recommend(history, k, signal) {
+  /** Hits for a history {liked: [{id, time}], disliked: [id]}; times are seconds since 1970. With why, if `explain`. */
+  async recommend(history, k, signal, explain = false) {
     const asked = {
       items: history.liked.map((one) => one.id),
       times: history.liked.map((one) => one.time),
       disliked: history.disliked,
     };
-    const answer = await ask(`${this.root}/recommend`, asJson({ histories: [asked], k }, signal));
+    const answer = await ask(`${this.root}/recommend`, asJson({ histories: [asked], k, explain }, signal));
     return answer.results[0];
   }
 
@@ -90,7 +90,7 @@ export class Export {
   /** Hits with what their cards show. */
   async withCards(hits, signal) {
     const cards = await this.cards(hits.map((hit) => hit.item_id), signal);
-    return hits.map((hit, place) => ({ ...cards[place], rank: hit.rank, score: hit.score }));
+    return hits.map((hit, place) => ({ ...cards[place], rank: hit.rank, score: hit.score, why: hit.why }));
   }
 
   async spread(k, seed, signal) {

@@ -111,14 +111,14 @@ export function card(item, exported, to = hashOf(item.item_id)) {
       item.score === undefined ? null : h("span", { class: "score", title: "Score" }, decimal(item.score))));
 }
 
-/** A row of a narrow list: small picture, title, score. */
-export function row(item, exported, { to = hashOf(item.item_id), mark = null, buttons = true } = {}) {
+/** A row of a narrow list: rank and how it has moved, small picture, title and a line, a mark, opinions or score. */
+export function row(item, exported, { to = hashOf(item.item_id), mark = null, buttons = true, line = null, moved = null } = {}) {
   return h("li", { class: "row", data: { id: item.item_id, title: item.title } },
-    h("span", { class: "rank", "aria-hidden": "true" }, item.rank),
+    h("span", { class: "rank", "aria-hidden": "true" }, item.rank, moved),
     h("span", { class: "small" }, picture(item)),
     h("div", { class: "words" },
       h("a", { class: "title", href: to }, item.title),
-      h("p", { class: "attributes" }, attributesLine(item) || item.item_id)),
+      h("p", { class: "attributes", title: line }, line ?? (attributesLine(item) || item.item_id))),
     mark,
     buttons ? opinionButtons(item) : h("span", { class: "score" }, decimal(item.score)));
 }

@@ -21,6 +21,8 @@ export class Plane {
   #placeOf = new Map();
   #closed = new AbortController();
   #pointers = new Map();
+  #layer = document.createElement("canvas"); // the points alone: hovering draws rings over it
+  #stale = true;
 
   /** listeners: open(id); point(id or null, x, y) in pixels of the canvas. */
   constructor(canvas, data, listeners) {
@@ -77,7 +79,7 @@ export class Plane {
 
   mark(marks) {
     this.#marks = marks;
-    this.#draw();
+    this.#draw(false);
   }
 
   zoom(factor, x = this.#canvas.clientWidth / 2, y = this.#canvas.clientHeight / 2) {
@@ -150,7 +152,7 @@ export class Plane {
     if (n < 0) this.#listeners.point(null, 0, 0);
     else this.#listeners.point(this.#data.item_ids[n], ...this.#screen(n));
     this.#canvas.style.cursor = n < 0 ? "grab" : "pointer";
-    this.#draw();
+    this.#draw(false);
   }
 
   #press(event) {
@@ -234,7 +236,8 @@ export class Plane {
     return best;
   }
 
-  #draw() {
+  #draw(points = true) {
+    this.#stale ||= points;
     if (this.#due || this.#closed.signal.aborted) return;
     this.#due = requestAnimationFrame(() => {
       this.#due = 0;
@@ -244,21 +247,37 @@ export class Plane {
 
   #paint() {
     const canvas = this.#canvas;
-    const { clientWidth: width, clientHeight: height } = canvas;
     const ratio = Math.min(devicePixelRatio, 2);
-    if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
-      canvas.width = Math.round(width * ratio);
-      canvas.height = Math.round(height * ratio);
+    const [width, height] = [Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio)];
+    if (!width || !height) return;
+    for (const one of [canvas, this.#layer]) if (one.width !== width || one.height !== height) {
+      Object.assign(one, { width, height });
+      this.#stale = true;
     }
-    const pen = canvas.getContext("2d");
     const style = getComputedStyle(canvas);
     const value = (name) => style.getPropertyValue(name).trim();
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.clearRect(0, 0, width, height);
     const num = this.#data.x.length;
     const size = Math.max(1.4, Math.min(5, 90 / Math.sqrt(num))) * Math.min(2, Math.sqrt(this.#scale));
+    if (this.#stale) this.#paintPoints(value, size, ratio);
+    this.#stale = false;
+    const pen = canvas.getContext("2d");
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.clearRect(0, 0, width, height);
+    pen.drawImage(this.#layer, 0, 0);
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.#ring(pen, this.#marks.recommended, size + 4, value("--accent"), 1.75, []);
+    this.#ring(pen, this.#marks.liked, size + 5, value("--accent"), 3.5, []);
+    this.#ring(pen, this.#marks.disliked, size + 4, value("--bad"), 2, [3, 3]);
+    if (this.#at >= 0) this.#ring(pen, [this.#data.item_ids[this.#at]], size + 3, value("--ink"), 2, []);
+  }
+
+  #paintPoints(value, size, ratio) {
+    const pen = this.#layer.getContext("2d");
+    const { clientWidth: width, clientHeight: height } = this.#canvas;
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.clearRect(0, 0, width, height);
     const groups = new Map();
-    for (let n = 0; n < num; n += 1) {
+    for (let n = 0; n < this.#data.x.length; n += 1) {
       let colour = this.#colours ? this.#colours[n] : "accent";
       if (this.#only !== null && colour !== this.#only) colour = "off";
       if (groups.has(colour)) groups.get(colour).push(n);
@@ -271,10 +290,6 @@ export class Plane {
       this.#fill(pen, groups.get(colour), size, width, height);
     }
     pen.globalAlpha = 1;
-    this.#ring(pen, this.#marks.recommended, size + 4, value("--accent"), 1.75, []);
-    this.#ring(pen, this.#marks.liked, size + 5, value("--accent"), 3.5, []);
-    this.#ring(pen, this.#marks.disliked, size + 4, value("--bad"), 2, [3, 3]);
-    if (this.#at >= 0) this.#ring(pen, [this.#data.item_ids[this.#at]], size + 3, value("--ink"), 2, []);
   }
 
   #fill(pen, points, size, width, height) {

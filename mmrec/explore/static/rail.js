@@ -39,9 +39,9 @@ export function startRail(exported, onHits) {
         onHits([]);
         return;
       }
-      const hits = await exported.withCards(await exported.recommend(taste, K, signal), signal);
+      const hits = await exported.withCards(await exported.recommend(taste, K, signal, taste.liked.length > 1), signal);
       note.textContent = hits.length ? `Next, after ${plural(taste.liked.length, "item")} that you liked` : "Nothing is left to recommend.";
-      refill(list, hits.map((hit) => row(hit, exported.about, { mark: moved(hit, before) })), ".title");
+      refill(list, hits.map((hit) => row(hit, exported.about, { moved: moved(hit, before), line: because(hit) })), ".title");
       before = new Map(hits.map((hit) => [hit.item_id, hit.rank]));
       onHits(hits.map((hit) => hit.item_id));
     } catch (error) {
@@ -56,6 +56,12 @@ export function startRail(exported, onHits) {
   return refresh();
 }
 
+/** The liked item without which the recommendation would lose most; null where none speaks for it, or one was liked. */
+function because(hit) {
+  const [first] = hit.why ?? [];
+  return first?.item_id && first.drop > 0 ? `after ${first.title.split("\n")[0]}` : null;
+}
+
 /** New children in place of the old; focus that was in one of them stays at its place in the list. */
 function refill(list, children, target) {
   const place = [...list.children].findIndex((child) => child.contains(document.activeElement));
@@ -67,7 +73,7 @@ function refill(list, children, target) {
 function moved(hit, before) {
   if (before === null) return null;
   const old = before.get(hit.item_id);
-  if (old === undefined) return h("span", { class: "moved fresh", title: "New in the list" }, "new");
+  if (old === undefined) return h("span", { class: "moved fresh", title: "It was not in the list before" }, "+");
   if (old === hit.rank) return null;
   const up = old > hit.rank;
   return h("span", { class: `moved ${up ? "up" : "down"}`, title: `It was at ${old}` }, `${up ? "↑" : "↓"}${Math.abs(old - hit.rank)}`);
