@@ -94,7 +94,7 @@ def shared_card(
                 ""
                 if results
                 else "## Metrics\n\nNone were given; `mmrec push --results` adds those of `mmrec evaluate`.",
-                f"## What it is meant for\n\n{settings.intended_use}",
+                _use_section(body, settings),
                 f"## Known limits\n\n{LIMITS}",
             )
             if part
@@ -113,7 +113,7 @@ def _without_additions(card: str) -> str:
 def _front_matter(body: str, modalities: Sequence[str], results: Sequence[Evaluation], settings: CardSettings) -> str:
     """YAML, of which JSON values are a part."""
     title = next((line.lstrip("# ") for line in body.splitlines() if line.startswith("# ")), "mmrec")
-    tags = ["recommendation", "multimodal", "item-embeddings", *modalities]
+    tags = ["recommendation", "multimodal", "item-embeddings", *(name for name in modalities if name != "item_id")]
     lines = ["---", "library_name: mmrec", f"license: {json.dumps(settings.licence)}", f"tags: {json.dumps(tags)}"]
     if results:
         index = [{"name": title, "results": [_hub_result(one.record) for one in results]}]

@@ -293,6 +293,8 @@ class CatalogInputs:
         name = self.inputs.modalities[column]
         if name in self._tables:
             return self._tables[name][self._rows[name][item_idx]]
+        if self._room <= 0 and isinstance(self.inputs.preprocessings[name], FeaturesPreprocessing):  # none is kept
+            return self._vectors(column, item_idx)[1]
         kept = self._kept[name]
         missing = [index for index in item_idx.tolist() if index not in kept]
         fresh = dict(zip(missing, self._decode(column, missing), strict=True))
@@ -312,7 +314,9 @@ class CatalogInputs:
             return [preprocessing(index) for index in items]
 
         if isinstance(preprocessing, FeaturesPreprocessing):
-            return self._vectors(column, np.array(items, dtype=np.int64))
+            whole, vectors = self._vectors(column, np.array(items, dtype=np.int64))
+            found = iter(vectors)
+            return [next(found) if there else None for there in whole.tolist()]
 
         def decode(index: int) -> Any:
             try:
@@ -333,17 +337,19 @@ class CatalogInputs:
         named = [f"{name} of item {self.dataset.item_ids[index]}: {error}" for index, error in damaged.items()]
         self._faults.tally(num_read, named)
 
-    def _vectors(self, column: int, items: np.ndarray) -> list[Any]:
-        """:meth:`_decode` of ready-made vectors, all at once: one by one each would cost more than its encoding."""
+    def _vectors(self, column: int, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which ready-made vectors are whole, and what preprocessing makes of these. bool (n,), (whole, dim)
+
+        All at once: one by one each would cost more than its encoding.
+        """
         name = self.inputs.modalities[column]
         rows = np.asarray(self.dataset.features(name)[items], dtype=np.float32)
         whole = finite_rows(rows)
-        samples: list[Any] = [None] * len(items)
-        for place, sample in zip(np.flatnonzero(whole), self.inputs.preprocessings[name](rows[whole]), strict=True):
-            samples[place] = sample
         damaged = items[~whole].tolist()
         self._tally(column, len(items), {item: MediaError(DAMAGED_VECTOR) for item in damaged})
-        return samples
+        preprocessing = self.inputs.preprocessings[name]
+        assert isinstance(preprocessing, FeaturesPreprocessing)
+        return whole, preprocessing(rows[whole])
 
     def _stack(self, column: int, name: str) -> None:
         """Turn kept samples of equal shape into one array, so that a batch is one indexing operation."""

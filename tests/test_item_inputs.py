@@ -11,8 +11,8 @@ import torch
 from mmrec import item_inputs
 from mmrec.inference import encode_catalog, encode_views, use_tower_outputs
 from mmrec.item_encoder import ItemEncoderConfig
-from mmrec.item_inputs import CatalogInputs, parts_of
-from mmrec.modality_encoders import ImageConfig, VideoConfig
+from mmrec.item_inputs import CatalogInputs, ItemInputs, parts_of
+from mmrec.modality_encoders import FeaturesConfig, ImageConfig, VideoConfig
 from mmrec.model import ModelConfig
 
 SIDE, FRAMES = 40, 3
@@ -117,3 +117,15 @@ def test_encoders_are_calibrated_alike_in_small_chunks_and_at_once(tiny_dataset_
         weights.append(trainer.recommender.item_encoder.encoders["image"].head.projection.weight)
     for others in weights[1:]:
         torch.testing.assert_close(others, weights[0], atol=1e-4, rtol=1e-3)
+
+
+def test_ready_made_vectors_are_the_same_bits_read_in_blocks_kept_or_one_by_one(tiny_dataset):
+    preprocessing = FeaturesConfig().fit(tiny_dataset, "vec", np.ones(24, dtype=bool))
+    keeping, not_keeping = (
+        CatalogInputs(tiny_dataset, ItemInputs({"vec": preprocessing}), cache_bytes=size) for size in (1 << 20, 0)
+    )
+    for items in (np.arange(24), np.array([5, 3, 3, 9])):
+        present = items[tiny_dataset.present("vec")[items]]
+        one_by_one = np.stack([preprocessing(tiny_dataset.read("vec", int(item))) for item in present])
+        for catalog in (keeping, not_keeping, keeping):
+            assert np.array_equal(catalog.batch(items).inputs["vec"]["vectors"].numpy(), one_by_one)

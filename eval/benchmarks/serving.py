@@ -12,7 +12,10 @@ each /search by text and /items, a twentieth /search by a picture. Beside that, 
 and the overhead of the server is the difference of the two medians, by route; on a machine that others use, the CPU
 times say more. Ends with exit code 1 if any answer is not 200. Client, server and its two decoders share the machine.
 
-Measured ...
+Measured 2026-11-26 on the demo's export (400 items of 64 dimensions, all raw modalities), 2-core CPU that other work
+shared, load average 18 to 31 meanwhile: 10,000 requests, no error; the server took 4.4 ms of CPU a request, the engine
+3.4 ms a question, so that HTTP, checks and JSON cost 1.0 ms. The clock mostly tells how long a process waited for its
+turn: 33 requests a second, p50 848 ms, p99 3,234 ms; alone 128 ms, the engine 20 ms.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ from mmrec.engine import Engine, History, Query
 from mmrec.serving.live import LiveExport
 
 K = 10
-SHARES = {"recommend": 0.5, "similar": 0.25, "search text": 0.1, "items": 0.1, "search image": 0.05}
+SHARES = {"recommend": 0.5, "similar": 0.25, "text": 0.1, "items": 0.1, "image": 0.05}
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _question(engine: Engine, kind: str, generator: np.random.Generator) -> Ques
     if kind == "similar":
         request = _json_request("/similar", {"items": drawn[:1], "k": K})
         return Question(kind, request, lambda e: e.search(Query(items=drawn[:1]), K))
-    if kind == "search text":
+    if kind == "text":
         titles = engine.export.title_column
         text = " ".join(titles[row].as_py() for row in generator.integers(len(ids), size=2).tolist())
         request = _json_request("/search", {"queries": [{"text": text}], "k": K})

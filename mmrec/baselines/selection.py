@@ -98,9 +98,7 @@ def fit_baselines(
     fitted: dict[str, FittedBaseline] = {}
     for name, maker in make.items():
         fitted[name] = chooser.best(maker, grids.get(name, {}), functools.partial(progress, name))
-    progress("best_mixture", 0, False)
-    mixture, names = chooser.best_mixture(fitted)
-    progress("best_mixture", 1, True)
+    mixture, names = chooser.best_mixture(fitted, functools.partial(progress, "best_mixture"))
     if split.chosen_on is not None:
         again = _makers(split.train, dataset.num_items, contents)
         fitted = {name: _refitted(one, again[name]) for name, one in fitted.items()}
@@ -218,7 +216,9 @@ class _Chooser:
             baseline=best, settings=settings, validation=chosen, seconds=time.perf_counter() - started
         )
 
-    def best_mixture(self, fitted: dict[str, FittedBaseline]) -> tuple[FittedBaseline, tuple[str, ...]]:
+    def best_mixture(
+        self, fitted: dict[str, FittedBaseline], tell: Callable[[int, bool], None]
+    ) -> tuple[FittedBaseline, tuple[str, ...]]:
         """The best of each kind in the best form, at the best weights, some of which may be 0.
 
         Returns: the mixture, and the names of its parts.
@@ -231,13 +231,17 @@ class _Chooser:
         sample = self.valid.history.take(np.arange(min(len(self.valid), 500)))
         scales = {name: typical_best(fitted[name].baseline, sample) if len(sample) else 1.0 for name in order}
         best, value, form = dict.fromkeys(order, 1 / len(order)), None, FORMS[0]
-        for step in _STEPS:
-            tried = _grid(order, step) if value is None else _moved(best, step)
-            if len(self.valid):
-                forms = FORMS if value is None else (form,)
-                best, value, form = max(
-                    (self._best_weights(fitted, scales, tried, one) for one in forms), key=lambda found: found[1]
-                )
+        tried = 0
+        tell(tried, False)
+        for step in _STEPS if len(self.valid) else ():
+            candidates = _grid(order, step) if value is None else _moved(best, step)
+            found = []
+            for one in FORMS if value is None else (form,):
+                found.append(self._best_weights(fitted, scales, candidates, one))
+                tried += len(candidates)
+                tell(tried, False)
+            best, value, form = max(found, key=lambda weighted: weighted[1])
+        tell(tried, True)
         best = {name: round(weight, 3) for name, weight in best.items() if weight > 1e-6}
         parts = tuple(fitted[name].baseline for name in best)
         mixture = Mixture(parts, tuple(scales[name] for name in best), tuple(best.values()), form)

@@ -266,20 +266,19 @@ class Dataset:
 
     def source_hashes(self, item_idx: np.ndarray) -> list[str]:
         """:meth:`source_hash` of many items, at a microsecond or so each."""
-        digests = [xxhash.xxh3_128() for _ in item_idx]
+        contents = [b""] * len(item_idx)
         for modality in MEDIA_MODALITIES:
             where = self._where(modality)
             there = np.flatnonzero(where["shard"][item_idx] >= 0)
             for row, value in zip(there.tolist(), where["xxh3"][item_idx[there]].tolist(), strict=True):
-                digests[row].update(f"{modality}:{value:016x};".encode())
+                contents[row] += f"{modality}:{value:016x};".encode()
         for name in self.manifest["features"]:
             there = np.flatnonzero(self._features_present(name)[item_idx])
             rows = self.features(name)[item_idx[there]]
-            data, size, prefix = memoryview(rows.tobytes()), rows[:1].nbytes, f"{name}:".encode()
+            data, size, prefix = rows.tobytes(), rows[:1].nbytes, f"{name}:".encode()
             for number, row in enumerate(there.tolist()):
-                digests[row].update(prefix)
-                digests[row].update(data[number * size : (number + 1) * size])
-        return [digest.hexdigest() for digest in digests]
+                contents[row] += prefix + data[number * size : (number + 1) * size]
+        return list(map(xxhash.xxh3_128_hexdigest, contents))
 
     def media_hashes(self, modality: str) -> np.ndarray:
         """XXH3 of each item's medium or text; 0 where there is none. uint64 (V,)"""

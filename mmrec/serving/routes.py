@@ -48,6 +48,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     408: {"model": ErrorBody, "description": "The request came, or could be answered, too slowly."},
     413: {"model": ErrorBody, "description": "The body is too large."},
     415: {"model": ErrorBody, "description": "A file that cannot be used as what it was given for."},
+    421: {"model": ErrorBody, "description": "Asked for under a name that the server does not answer to."},
     422: {"model": ErrorBody, "description": "A body of another shape."},
     429: {"model": ErrorBody, "description": "Too many requests at once; see Retry-After."},
 }

@@ -27,7 +27,7 @@ __all__ = [
 ItemId = Annotated[str, Field(min_length=1, max_length=1024)]
 Text = Annotated[str, Field(min_length=1, max_length=100_000)]
 Seconds = Annotated[int, Field(ge=-(1 << 40), le=1 << 40)]
-K = Annotated[int, Field(ge=1, description="Answers to each question; fewer come if fewer are left.")]
+K = Annotated[int, Field(ge=1, description="Answers to each question; fewer come if fewer are left.", examples=[10])]
 Where = Annotated[
     dict[str, Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=1000)]] | None,
     Field(

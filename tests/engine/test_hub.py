@@ -105,6 +105,15 @@ def test_without_results_the_card_says_so_and_pushing_again_replaces_its_additio
     card = (tmp_path / "two" / "README.md").read_text()
     assert card == (tmp_path / "three" / "README.md").read_text()
     assert "None were given" in card
+    assert "## Intended use\n\nRecommending items" in card
+
+
+def test_what_the_card_of_an_export_says_already_is_not_said_twice(engine_export, tmp_path):
+    push(engine_export, str(tmp_path / "there"))
+    card = (tmp_path / "there" / "README.md").read_text()
+    for heading in ("## Load", "## Intended use", "## Known limits"):
+        assert card.count(heading) == 1
+    assert "What it is meant for" not in card
 
 
 def test_results_of_another_model_are_refused(engine_run, results, tmp_path):

@@ -33,6 +33,7 @@ def evaluated(data: Path, out: Path, *source: str) -> dict:
     return json.loads((out / "metrics.json").read_text())["metrics"]
 
 
+@pytest.mark.slow
 def test_the_same_command_writes_the_same_bytes(run, tiny_dataset_path, tmp_path):
     """Each in a process of its own: PyTorch numbers the classes of graphs that one process makes."""
     for name in ("one", "two"):
