@@ -74,4 +74,6 @@ def test_damaged_files_and_requests_are_answered_or_refused(served_export, serve
     assert counts["file 415"]
     for kind, status in (("slow", 408), ("large", 413)):
         assert {outcome for outcome in counts if outcome.startswith(kind)} <= {f"{kind} {status}"}
-    assert counts["file 408"] + counts["wrong modality 408"] <= num / 50, "a busy machine decodes a long clip too late"
+    assert counts["file 408"] + counts["wrong modality 408"] <= 1 + num / 50, (
+        "a busy machine decodes a long clip too late"
+    )
