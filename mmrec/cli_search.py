@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mmrec.engine import Audience, History, Reason
     from mmrec.index import Hit
 
+    Why = tuple[tuple[Reason, ...], dict[str, float]]  # of a hit: parts of the question, shares of its modalities
+
 __all__ = ["recommend", "search"]
 
 Positional = tyro.conf.Positional
@@ -93,7 +95,7 @@ def search(
     if taken is not None:
         _ask_for_times(engine.reads_times, taken)
     hits = engine.search(query, k, where=_filters(where))
-    why = engine.explain(query, hits) if explain else None
+    why = list(zip(engine.explain(query, hits), engine.shares(hits), strict=True)) if explain else None
     if not audience:
         _print_hits(hits, why, as_json)
         return
@@ -152,7 +154,8 @@ def recommend(
     history = History(items=taken, times=when, at=at, disliked=disliked)
     _ask_for_times(engine.reads_times, history)
     hits = engine.recommend(history, k, blend=blend, where=_filters(where), rerank=rerank)
-    _print_hits(hits, engine.explain(history, hits, blend=blend) if explain else None, as_json)
+    why = list(zip(engine.explain(history, hits, blend=blend), engine.shares(hits), strict=True)) if explain else None
+    _print_hits(hits, why, as_json)
 
 
 def _ask_for_times(reads_times: bool, history: History) -> None:
@@ -193,7 +196,7 @@ def _history_of(user: str, data: Path | None) -> tuple[tuple[str, ...], tuple[in
     return tuple(dataset.item_ids[taken.item_idx].tolist()), times
 
 
-def _print_hits(hits: list[Hit], why: list[tuple[Reason, ...]] | None, as_json: bool) -> None:
+def _print_hits(hits: list[Hit], why: list[Why] | None, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -206,6 +209,7 @@ def _print_hits(hits: list[Hit], why: list[tuple[Reason, ...]] | None, as_json: 
     table = Table("rank", "item_id", "title", "score")
     if why is not None:
         table.caption, table.caption_justify = (
+            "made of: shares of the weights that fusion gives\n"
             "because of: what the score loses without that part of the question",
             "left",
         )
@@ -214,7 +218,9 @@ def _print_hits(hits: list[Hit], why: list[tuple[Reason, ...]] | None, as_json: 
     for n, hit in enumerate(hits):
         row = [str(hit.rank), hit.item_id, _short(hit.title, 60), f"{hit.score:.3f}"]
         if why is not None:
-            row += [" ".join(hit.modalities), ", ".join(map(_short_reason, why[n][:_SHOWN_REASONS]))]
+            reasons, shares = why[n]
+            made_of = [f"{name} {share:.0%}" for name, share in shares.items()] or hit.modalities
+            row += [", ".join(made_of), ", ".join(map(_short_reason, reasons[:_SHOWN_REASONS]))]
         table.add_row(*row)
     Console().print(table)
 
@@ -233,10 +239,10 @@ def _print_audience(audience: Audience) -> None:
     Console().print(table)
 
 
-def _json_hits(hits: list[Hit], why: list[tuple[Reason, ...]] | None) -> list[dict[str, Any]]:
+def _json_hits(hits: list[Hit], why: list[Why] | None) -> list[dict[str, Any]]:
     found = [asdict(hit) for hit in hits]
-    for hit, reasons in zip(found, why or (), strict=False):
-        hit["why"] = [asdict(reason) for reason in reasons]
+    for hit, (reasons, shares) in zip(found, why or (), strict=False):
+        hit["made_of"], hit["why"] = shares, [asdict(reason) for reason in reasons]
     return found
 
 

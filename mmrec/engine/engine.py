@@ -157,6 +157,20 @@ class Engine:
         """For each hit of an answer, what its score owes to each part of the question, the most important first."""
         return reasons(self.encoders, question, hits, blend=blend)
 
+    def shares(self, hits: Sequence[Hit]) -> list[dict[str, float]]:
+        """What each hit's vector is made of: of fusion's weights those of its modalities, the greatest first; nothing
+        where the export does not have them."""
+        known = self.export.shares
+        if known is None:
+            return [{} for _ in hits]
+        names, found = self.export.manifest["modalities"], []
+        for row, hit in zip(self.export.item_rows([hit.item_id for hit in hits]), hits, strict=True):
+            share = {
+                name: float(value) for name, value in zip(names, known[row], strict=True) if name in hit.modalities
+            }
+            found.append(dict(sorted(share.items(), key=lambda one: -one[1])))
+        return found
+
     def audience(self, query: Query, k: int = 10, *, num_nearest: int = 10, max_users: int = MAX_USERS) -> Audience:
         """Whom a new item may please: the share of users in whose first ``k`` it would be, and the nearest users.
 

@@ -136,9 +136,24 @@ class ExportFolder:
         return self._names_of[bits]
 
     @functools.cached_property
+    def shares(self) -> np.ndarray | None:
+        """Of each item's fusion weights those of its modalities; a row sums to 1, or to 0 for items that have nothing.
+        float16 (V, M); None where the export does not have them."""
+        if "shares" not in self.columns:
+            return None
+        column = self.read_table("items.parquet", ["shares"])["shares"].combine_chunks()
+        return column.flatten().to_numpy().reshape(self.num_items, -1)
+
+    @property
+    def columns(self) -> list[str]:
+        """Of items.parquet."""
+        return pq.ParquetFile(self._checked("items.parquet")).schema_arrow.names
+
+    @functools.cached_property
     def attributes(self) -> pa.Table:
         """What items can be filtered by: columns of the dataset, in the order of the vectors. V rows"""
-        return self.read_table("items.parquet").drop_columns(["item_id", "title", "modalities"])
+        own = {"item_id", "title", "modalities", "shares"}
+        return self.read_table("items.parquet", [name for name in self.columns if name not in own])
 
     @functools.cached_property
     def table(self) -> pa.Table:

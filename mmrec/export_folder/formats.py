@@ -1,7 +1,7 @@
 """The files of a part: Parquet with everything in it, or another format's own file of vectors beside ids.
 
-Each format writes a table with the columns item_id, vector, scale (int8 only), modalities and source_hash, and reads it
-back; the same table gives the same bytes.
+Each format writes a table with the columns item_id, vector, scale (int8 only), modalities, shares and source_hash, and
+reads it back; the same table gives the same bytes.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def format_of(name: str) -> Format:
     return FORMATS[name]
 
 
-def vector_array(codes: np.ndarray) -> tuple[pa.Field, pa.Array]:
+def vector_array(codes: np.ndarray, name: str = "vector") -> tuple[pa.Field, pa.Array]:
     """Stored numbers (n, W) as a column of lists of W numbers."""
     element = pa.field("element", pa.from_numpy_dtype(codes.dtype), nullable=False)
     kind = pa.list_(element, codes.shape[1])
     # pyarrow cannot read a nullable fixed-size list back
     return (
-        pa.field("vector", kind, nullable=False),
+        pa.field(name, kind, nullable=False),
         pa.FixedSizeListArray.from_arrays(pa.array(codes.reshape(-1)), type=kind),
     )
 

@@ -10,14 +10,15 @@ Format of the export folder, version 2::
                          names of the bits of the bitmask, lowest first;
                          parts: [{file, rows, bytes, sha256, normalised}]; files: {name: {bytes, sha256}}. Written last.
     embeddings/part-00000.parquet ...   item_id string, vector fixed-size list of numbers, scale float32 (of int8 only),
-                         modalities int32 bitmask, source_hash string; no nulls; items in order of the dataset's
-                         item_idx, shard_items a part. Formats npy and safetensors have the vectors in a file beside it,
+                         modalities int32 bitmask, shares fixed-size list of float16 (of fusion's weights those of each
+                         modality), source_hash string; no nulls; items in order of the dataset's item_idx, shard_items
+                         a part. Formats npy and safetensors have the vectors in a file beside it,
                          part-00000.npy or part-00000.safetensors (tensor "vectors"), named in the part's ``vectors``;
                          lance has all columns in data/part-00000.lance, and embeddings/ is a Lance dataset
     users/part-00000.parquet ...   with --users, and in the manifest ``users`` {num_users, parts}, else null: user_id
                          string, vector and scale as of items, events int32, last_time int64 seconds, null where events
                          have no times; vectors after the last event, by the user encoder from the vectors above
-    items.parquet        item_id, title, modalities (bitmask): what search shows; the attributes of the dataset:
+    items.parquet        item_id, title, modalities, shares: what search shows; the attributes of the dataset:
                          strings, numbers, truth values, dates as ISO strings; same order
     README.md            model card: what this is, how to load it, what it is for, its limits
     index.faiss, index_ids.parquet, ...   with --index: ``mmrec/index/__init__.py``

@@ -72,6 +72,7 @@ def begin_export(
     model_hash: str,
     presence: np.ndarray,
     modalities: tuple[str, ...],
+    shares: np.ndarray | None = None,
     user_side: UserSide | None = None,
     cut: int | None = None,
     dtype: str = "float32",
@@ -98,6 +99,8 @@ def begin_export(
         presence: which modalities the model sees of each item. bool (V, M). ``encode_items`` may clear an entry when it
             finds a medium unreadable; the bitmask tells what went into the vector.
         modalities: names of the columns of ``presence``.
+        shares: of each item's fusion weights those of its modalities, which ``encode_items`` fills in; None: left out.
+            float16 (V, M)
         user_side: what makes user vectors of these; None: the vectors are of items alone.
         cut: width to which ``encode_items`` cuts the model's vectors; None: they are whole.
         dtype: float32, float16, int8 or binary.
@@ -128,7 +131,9 @@ def begin_export(
     if users and encode_users is None:
         raise ConfigError("this model makes no vectors of users; export without --users")
     _check_presence(presence, modalities, dataset.num_items)
-    previous = None if since is None else Previous.open(since, model_hash, cut, encoding)
+    previous = (
+        None if since is None else Previous.open(since, model_hash, cut, encoding, with_shares=shares is not None)
+    )
     identity = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -146,7 +151,7 @@ def begin_export(
     return Making(
         work=work,
         dataset=dataset,
-        parts=ItemParts(encode_items, dataset, presence, encoding, files, previous),
+        parts=ItemParts(encode_items, dataset, presence, shares, encoding, files, previous),
         encode_users=encode_users,
         users=users,
         previous=previous,
@@ -311,7 +316,9 @@ class Making:
         written = ExportFolder(self.work.out, manifest)
         if self.parts.form.finish is not None:
             self.parts.form.finish(self.work.out / "embeddings", [part["rows"] for part in manifest["parts"]])
-        items = item_table(self.dataset).add_column(2, "modalities", written.part_column("modalities"))
+        items = item_table(self.dataset)
+        for place, name in enumerate(self.parts.columns_of_items, start=2):
+            items = items.add_column(place, name, written.part_column(name))
         files: dict[str, Any] = {"items.parquet": self._write_table(items, "items.parquet")} | self._copy_model()
         for extra, write in self.extras().items():
             files[f"model/{extra}"] = self.work.commit(f"model/{extra}", write)

@@ -38,8 +38,8 @@ def item_table(dataset: Dataset) -> pa.Table:
         if name == "title":
             source = shown[0] if shown else "id"
             logger.warning("the column 'title' is not exported: the title of an item is its %s", source)
-        elif name == "modalities":
-            logger.warning("the column 'modalities' is not exported: an export has a column of this name of its own")
+        elif name in ("modalities", "shares"):
+            logger.warning("the column %r is not exported: an export has a column of this name of its own", name)
         elif (column := _as_attribute(name, kind)) is not None:
             columns.append(column)
     table = items.select(columns).to_arrow(compat_level=pl.CompatLevel.oldest())

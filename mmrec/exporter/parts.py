@@ -64,6 +64,8 @@ class ItemParts:
         encode_items: item indices (n,) -> vectors float32 (n, D).
         dataset: whose items they are.
         presence: which modalities the model sees of each item; ``encode_items`` may clear entries. bool (V, M)
+        shares: of each item's fusion weights those of its modalities, which ``encode_items`` fills in; None: not known.
+            float16 (V, M)
         encoding: number format.
         form: file format.
         previous: an earlier export to copy from.
@@ -74,6 +76,7 @@ class ItemParts:
         encode_items: Callable[[np.ndarray], np.ndarray],
         dataset: Dataset,
         presence: np.ndarray,
+        shares: np.ndarray | None,
         encoding: Encoding,
         form: Format,
         previous: Previous | None,
@@ -81,10 +84,16 @@ class ItemParts:
         self._encode_items = encode_items
         self._dataset = dataset
         self._presence = presence
+        self._shares = shares
         self.encoding = encoding
         self.form = form
         self._previous = previous
         self._sample = sample_rows(dataset.num_items) if encoding.name != "float32" else np.zeros(0, dtype=np.int64)
+
+    @property
+    def columns_of_items(self) -> tuple[str, ...]:
+        """Columns of the parts that items.parquet has too."""
+        return ("modalities",) if self._shares is None else ("modalities", "shares")
 
     def file(self, number: int) -> str:
         """Under which a part stands in the manifest."""
@@ -135,6 +144,8 @@ class ItemParts:
             columns.append((pa.field("scale", pa.float32(), nullable=False), pa.array(coded.scale)))
         bitmask = pa.array(self._bitmask(item_idx), pa.int32())  # after encoding, which may find media unreadable
         columns.append((pa.field("modalities", pa.int32(), nullable=False), bitmask))
+        if self._shares is not None:
+            columns.append(vector_array(self._shares[item_idx], "shares"))
         columns.append((pa.field("source_hash", pa.string(), nullable=False), pa.array(hashes, pa.string())))
         fields, arrays = zip(*columns, strict=True)
         table = pa.Table.from_arrays(list(arrays), schema=pa.schema(fields))
@@ -157,6 +168,8 @@ class ItemParts:
         codes[known], exact[known] = copied, self._previous.exact(rows[known])
         if scales is not None:
             scales[known] = scale
+        if self._shares is not None:
+            self._shares[item_idx[known]] = self._previous.shares(rows[known])
         if len(new):
             exact[new] = vectors_or_refuse(self._encode_items(item_idx[new]), item_ids.take(pa.array(new)))
             codes[new], scale = self.encoding.encode(exact[new])

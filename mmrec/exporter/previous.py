@@ -40,11 +40,14 @@ class Previous:
         self._part = functools.lru_cache(_KEPT_PARTS)(self._read_part)
 
     @classmethod
-    def open(cls, since: Path | str, model_hash: str, dim: int | None, encoding: Encoding) -> Previous | None:
+    def open(
+        cls, since: Path | str, model_hash: str, dim: int | None, encoding: Encoding, *, with_shares: bool
+    ) -> Previous | None:
         """None, and a warning, if nothing of the earlier export can be copied.
 
         Args:
             dim: width to which vectors are cut; None: they are whole.
+            with_shares: the new export has the modalities' shares in each vector.
         """
         export = ExportFolder.open(since)
         made_by, stored = export.manifest["model_hash"], export.encoding.name
@@ -53,6 +56,8 @@ class Previous:
             reason = f"is of model {made_by[:12]}, this is model {model_hash[:12]}: a new version"
         elif export.manifest["cut"] != dim:
             reason = "has vectors of another width"
+        elif with_shares and "shares" not in export.columns:
+            reason = "does not tell what its vectors are made of"
         elif stored not in (encoding.name, "float32"):
             reason = f"has vectors in {stored}, of which {encoding.name} cannot be made"
         if reason is None:
@@ -87,6 +92,10 @@ class Previous:
         if not self._encoding.has_scale:
             return codes, None
         return codes, np.array([scale[place] for (_, scale, _), place in zip(found, places, strict=True)], np.float32)
+
+    def shares(self, rows: np.ndarray) -> np.ndarray:
+        """Of the items at these rows, the modalities' shares in their vectors. float16 (n, M)"""
+        return self._export.shares[rows]  # pyright: ignore[reportOptionalSubscript]
 
     def exact(self, rows: np.ndarray) -> np.ndarray:
         """Vectors of these rows; NaN if the earlier export does not have them in float32. (n, D)"""

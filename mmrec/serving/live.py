@@ -136,6 +136,7 @@ def _load(engine: Engine) -> dict[str, Preprocessing]:
     first = export.id_column[0].as_py()
     export.item_rows([first] * 100)  # many ids: looked up in a table from now on
     assert len(export.title_column) == len(export.bitmasks) == len(export.attributes) == export.num_items
+    assert export.shares is None or len(export.shares) == export.num_items
     engine.recommend(History(items=[first], times=[0], at=0), k=1)
     raw = [name for name in RAW_MODALITIES if name in engine.modalities]
     known = engine.encoders.item_model(raw).inputs.preprocessings if raw else {}

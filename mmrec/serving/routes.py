@@ -165,7 +165,9 @@ def _recommend(export: OpenExport, body: RecommendRequest, settings: ServeSettin
     for history, hits in zip(histories, results, strict=True):
         reasons = export.engine.explain(history, hits)
         why = [[asdict(reason) for reason in some[:MAX_REASONS]] for some in reasons]
-        explained.append([vars(hit) | {"why": parts} for hit, parts in zip(hits, why, strict=True)])
+        made_of = export.engine.shares(hits)
+        told = zip(hits, why, made_of, strict=True)
+        explained.append([vars(hit) | {"why": parts, "made_of": shares} for hit, parts, shares in told])
     return {"results": explained}
 
 

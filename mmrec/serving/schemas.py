@@ -122,6 +122,9 @@ class HitBody(BaseModel):
     score: float = Field(description="The inner product; of unit vectors the cosine.", examples=[0.83])
     modalities: list[str] = Field([], examples=[["image", "text"]])
     why: list[ReasonBody] | None = Field(None, description="With explain; the most important reasons first.")
+    made_of: dict[str, float] | None = Field(
+        None, description="With explain: of fusion's weights those of each modality.", examples=[{"image": 0.6}]
+    )
 
 
 class Results(BaseModel):

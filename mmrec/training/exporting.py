@@ -24,6 +24,7 @@ from mmrec.exporter import ExportReport, Making, UserSide, begin_export
 from mmrec.exporter.at_url import ExportAtURL
 from mmrec.index.build import IndexConfig
 from mmrec.inference import encode_histories, encode_items, graph_writers, use_feature_caches
+from mmrec.item_encoder import ItemTokens
 from mmrec.item_inputs import CatalogInputs
 from mmrec.matryoshka import check_width, narrow
 from mmrec.model import model_hash
@@ -60,6 +61,7 @@ class CheckpointSource:
         self.user_side = UserSide.of(self.model, self.dataset)
         use_feature_caches(self.model, self.catalog, fill=False)
         self.model.to(_device())
+        self.shares = np.zeros((self.dataset.num_items, len(self.modalities)), dtype=np.float16)
         self._items: tuple[np.ndarray, torch.Tensor] | None = None
 
     @property
@@ -72,8 +74,13 @@ class CheckpointSource:
         return self.model.inputs.modalities
 
     def encode_items(self, item_idx: np.ndarray) -> np.ndarray:
-        """Vectors of the given items, as the model scores them. float32 (n, D)"""
-        return narrow(encode_items(self.model, self.catalog, item_idx), self.width).cpu().numpy()
+        """Vectors of the given items, as the model scores them, float32 (n, D); and into ``shares`` what made them."""
+        fusion = self.model.item_encoder.fusion
+
+        def watch(items: np.ndarray, tokens: ItemTokens, _: torch.Tensor) -> None:
+            self.shares[items] = fusion.shares(tokens.tokens, tokens.mask, tokens.modality).cpu().numpy()
+
+        return narrow(encode_items(self.model, self.catalog, item_idx, watch=watch), self.width).cpu().numpy()
 
     def encode_users(self, items: np.ndarray, histories: Sequences) -> np.ndarray:
         """Vectors of users after their last event; zero for a user without events. float32 (n, D)
@@ -134,6 +141,7 @@ class ExportJob:
             model_hash=source.model_hash,
             presence=source.presence,
             modalities=source.modalities,
+            shares=source.shares,
             user_side=source.user_side,
             cut=source.cut,
             dtype=self.dtype,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 
+from mmrec.cli import main
 from mmrec.engine import History, Query
 from tests.conftest import jpeg_bytes
 
@@ -241,6 +243,19 @@ def test_without_a_dataset_the_page_says_how_to_get_pictures(bare_address, open_
     assert page.locator(".card img, .play").count() == 0
     assert page.locator(".card .badge").count() > 0
     assert page.locator("[data-tab=compare]").count() == 0
+
+
+def test_an_empty_answer_is_said_and_removed_items_are_not_shown(world, explore, open_page, tmp_path):
+    export = shutil.copytree(world["hybrid"], tmp_path / "export")
+    removed = tmp_path / "removed.txt"
+    removed.write_text("".join(f"i{n:02d}\n" for n in range(24) if f"i{n:02d}" != ITEM))
+    assert main(["index", str(export), "--remove", str(removed)]) == 0
+    with explore(export) as address:
+        page = open_page(address)
+        assert ids(page) == [ITEM]
+        assert "1 item of" in page.inner_text("main")
+        card(page, ITEM).locator(".title").click()
+        page.wait_for_selector("text=Nothing found.")
 
 
 def test_a_model_without_text_says_so(world, explore, open_page):
