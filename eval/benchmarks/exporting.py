@@ -12,8 +12,8 @@ Measured 2026-11-26, 2-core CPU that other work shared (load 14 to 25), one thre
 - 20,000 items, attention: .54 s of CPU bare and .64 s exported, so .84 of the bare loop; 2.69 s and 2.70 s on the
   clock, .99; best of three.
 - 1,000,000 items, mean of one token, the cheapest model there is: 9.6 s and 12.8 s of CPU, .75; 171 s and 189 s on the
-  clock, .90; one run of each. The export's peak is 1.59 GB of memory, the bare loop's 2.35 GB: what it has mapped of the
-  vectors stays.
+  clock, .90; one run of each. The export's peak is 1.59 GB of memory, the bare loop's 2.35 GB: what it has mapped of
+  the vectors stays.
 """
 
 from __future__ import annotations

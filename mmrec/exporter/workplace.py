@@ -136,13 +136,16 @@ class Workplace:
         return manifest
 
     def _clear(self) -> None:
-        """Remove all but the leases; the manifest first, so that nobody takes what is left for an export."""
+        """Remove everything old; the manifest first, so that nobody takes what is left for an export."""
         (self._folder / "replacing").touch()
         (self.out / MANIFEST).unlink(missing_ok=True)
         (self._folder / "plan.json").unlink(missing_ok=True)
         for path in (*self.out.iterdir(), self._folder / "done"):
             if path != self._folder:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        for lease in self.leases.iterdir():  # of whoever still writes what is replaced
+            if lease.name != "begin":
+                lease.unlink(missing_ok=True)
         (self._folder / "done").mkdir()
 
     def former(self) -> dict[str, Any] | None:
