@@ -52,7 +52,7 @@ def test_sasrec_is_the_run_of_the_preset_id_and_a_baseline_of_the_record_and_its
     assert ranks[0].equals(ranks[1])
     from mmrec.report import verdict
 
-    assert "equal to the best baseline, sasrec_id" in verdict(run)
+    assert "equal to the best baseline, sasrec id" in verdict(run)
 
 
 def test_baselines_are_compared_with_runs_and_drawn(made, capsys) -> None:

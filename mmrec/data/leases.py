@@ -105,8 +105,12 @@ class Leases:
             handle = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
         except FileExistsError:
             return False
-        with os.fdopen(handle, "wb") as file:
-            file.write(json.dumps(self._owner).encode())
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(json.dumps(self._owner).encode())
+        except OSError:  # a full disk: half a lease would be waited for
+            (self._folder / name).unlink(missing_ok=True)
+            raise
         self._held.add(name)
         self._seen.pop(name, None)
         return True

@@ -261,6 +261,7 @@ def test_the_hub_gets_one_commit_and_gives_back_what_it_got(engine_run, engine_e
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow  # the hub's library tries again for half a minute
 def test_a_hub_that_does_not_answer_is_an_error_in_one_line(engine_run, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
