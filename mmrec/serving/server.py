@@ -97,6 +97,9 @@ class _PatientForAWhile(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
+        # asyncio does so for sockets that name their protocol, which those of socket.create_server do not: the body of
+        # an answer would wait 40 ms for the client to acknowledge the head.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._await_header()
 
     def data_received(self, data: bytes) -> None:

@@ -7,14 +7,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
 from mmrec import cli_serve
 from mmrec.cli import main
+from mmrec.serving.app import build_app
+from mmrec.serving.server import server_config
+from mmrec.serving.settings import ServeSettings
 from tests.conftest import jpeg_bytes
 
 POST = b"POST /similar HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -48,6 +53,22 @@ def drip(connection: socket.socket, byte: bytes, every_s: float, until_s: float)
         except OSError:
             return b""
     raise AssertionError(f"still open after {until_s} s")
+
+
+def test_the_body_of_an_answer_does_not_wait_until_the_head_is_acknowledged(served_export):
+    settings = ServeSettings()
+    server = uvicorn.Server(server_config(build_app(served_export, settings), settings))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
+                assert client.get("/health").status_code == 200
+                sockets = [one.transport.get_extra_info("socket") for one in server.server_state.connections]
+                assert [one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in sockets] == [1]
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def test_slow_clients_are_ended_while_others_are_answered(served_export, serve):
