@@ -137,6 +137,8 @@ class Fusion(nn.Module, ABC):
         self, tokens: Float[Tensor, "I T D"], mask: Bool[Tensor, "I T"], modality: Int[Tensor, " T"]
     ) -> Float[Tensor, "I M"]:
         """:meth:`weights`, summed by modality."""
+        if self.num_modalities == 1:
+            return mask.any(1, keepdim=True).to(tokens.dtype)
         weights = self.weights(tokens, mask, modality)
         return weights @ F.one_hot(modality, self.num_modalities).to(weights.dtype)
 
