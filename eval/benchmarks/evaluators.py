@@ -12,17 +12,16 @@ its default ``eval_batch_size`` and with one of 128 users; RecTools' ranker of i
 data and building tables of interactions are not counted. The means have to agree to 1e-6, or the command fails: scores
 that differ in the last bit change places in a few lists.
 
-Measured 2026-11-26, one thread each of a 2-core CPU that other work shared, with 30 processes waiting for it, so that
-only the seconds of the processor say anything; RecBole 1.2.1, RecTools 0.19.0:
+Measured 2026-11-26, one thread each of a 2-core CPU whose other core ran tests; RecBole 1.2.1, RecTools 0.19.0:
 
-| | HR@10 | NDCG@10 | MRR@10 | processor, s | times |
+| | HR@10 | NDCG@10 | MRR@10 | clock, s | times |
 |---|---|---|---|---|---|
-| mmrec | .5172830 | .3651663 | .3178293 | .73 | 1 |
-| RecBole, its default batch (one user of so many items) | .5172830 | .3651668 | .3178297 | 16.07 | 22.1 |
-| RecBole, batches of 128 users | .5172830 | .3651668 | .3178297 | 3.34 | 4.6 |
-| RecTools | .5172830 | .3651660 | .3178289 | 2.26 | 3.1 |
+| mmrec | .5172830 | .3651663 | .3178293 | .69 | 1 |
+| RecBole, its default batch (one user of so many items) | .5172830 | .3651668 | .3178297 | 9.99 | 14.5 |
+| RecBole, batches of 128 users | .5172830 | .3651668 | .3178297 | 2.75 | 4.0 |
+| RecTools | .5172830 | .3651660 | .3178289 | 1.93 | 2.8 |
 
-The product of the vectors alone takes .55 s of the processor (eval/benchmarks/ranking.py).
+The product of the vectors alone takes .55 s of one processor (eval/benchmarks/ranking.py).
 """
 
 from __future__ import annotations
