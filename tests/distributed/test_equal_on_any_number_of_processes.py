@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("equal_runs.py")
 
 # The others, and three processes, are for `make test-all`.
-QUICK = ["towers", "chunks", "foundation", "fsdp", "sharded_ids"]
+QUICK = ["towers", "chunks", "fsdp", "sharded_ids"]
 
 
 def all_variants() -> list[str]:

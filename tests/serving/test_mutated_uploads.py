@@ -57,7 +57,7 @@ def upload(client: httpx.Client, files: dict[str, list[Path]], generator: np.ran
     return response.status_code
 
 
-@pytest.mark.parametrize("num", [40, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("num", [15, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_damaged_files_and_requests_are_answered_or_refused(served_export, serve, shared_data, num):
     files = {modality: real_files(shared_data, modality) for modality in MODALITIES}
     with serve(served_export, timeout_s=20, num_decoders=2) as client:
