@@ -12,7 +12,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["commit", "flush", "write_json", "write_parquet", "write_table"]
+__all__ = [
+    "as_json",
+    "commit",
+    "entry_of",
+    "flush",
+    "sha256_of",
+    "write_json",
+    "write_parquet",
+    "write_table",
+    "write_whole",
+]
 
 
 def commit(
@@ -33,9 +43,8 @@ def commit(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary or path.with_name(f".{path.name}.tmp")
     write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-        entry = {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    flush(temporary)
+    entry = entry_of(temporary)
     before()
     temporary.replace(path)
     if flush_folder:
@@ -52,10 +61,30 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def entry_of(path: Path) -> dict[str, Any]:
+    """What a manifest lists of a file: ``bytes`` and ``sha256``."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def as_json(value: Any) -> str:
+    """The text of a manifest: keys in order, so that the same content is the same bytes."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text that is there in full or not at all, whenever the process is killed."""
+    commit(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Commit ``value`` as JSON, keys in order."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    commit(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_whole(path, as_json(value))
 
 
 def write_table(path: Path, table: pa.Table) -> dict[str, Any]:

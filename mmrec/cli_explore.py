@@ -38,10 +38,9 @@ def explore(
     from mmrec.explore.app import build_explore_app
     from mmrec.serving.app import ServeSettings
     from mmrec.serving.server import run_server
-    from mmrec.serving.settings import LOOPBACK
 
     # One reader, who rather waits than is refused: first answers load models, maps of large exports take seconds.
-    settings = ServeSettings(hosts=LOOPBACK, max_upload_mb=max_upload_mb, timeout_s=60.0, num_decoders=1)
+    settings = ServeSettings(max_upload_mb=max_upload_mb, timeout_s=60.0, num_decoders=1)
     app = build_explore_app(export, settings, data=data, compare=compare)
 
     def started(address: str) -> None:

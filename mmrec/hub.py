@@ -7,7 +7,6 @@ name when all of them are whole.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mmrec.atomic_files import as_json, entry_of
 from mmrec.data.progress import progress
 from mmrec.errors import CheckpointError, ConfigError, DataError
 from mmrec.export_folder import MANIFEST, UNFINISHED, ExportFolder
@@ -79,11 +79,11 @@ def push(
     card = shared_card(parcel.own_card, parcel.kind, encoders, found, settings or CardSettings())
     with tempfile.TemporaryDirectory() as temporary:
         files = parcel.files | _rewritten(parcel, card, Path(temporary))
-        listed = {name: _entry(file) for name, file in sorted(files.items())}
+        listed = {name: entry_of(file) for name, file in sorted(files.items())}
         total = sum(entry["bytes"] for entry in listed.values())
         pushed = {"schema": SCHEMA, "kind": parcel.kind, "files": listed}
         with progress(f"writing {place.name}", total, "bytes") as advance:
-            place.write(files, _json(pushed), lambda name: advance(listed[name]["bytes"]))
+            place.write(files, as_json(pushed), lambda name: advance(listed[name]["bytes"]))
     return place.name
 
 
@@ -106,10 +106,10 @@ def pull(source: str, path: Path) -> str:
     with progress(f"reading {place.name}", total, "bytes") as advance:
         for name, entry in pushed["files"].items():
             target = arriving / name
-            if not (target.is_file() and _entry(target) == entry):
+            if not (target.is_file() and entry_of(target) == entry):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 place.read(name, target)
-                if _entry(target) != entry:
+                if entry_of(target) != entry:
                     target.unlink()
                     raise DataError(f"{place.name}/{name} is damaged: it is not what was pushed; push again")
             advance(entry["bytes"])
@@ -149,11 +149,11 @@ def _rewritten(parcel: _Parcel, card: str, temporary: Path) -> dict[str, Path]:
     path = temporary / CARD
     path.write_text(card, encoding="utf-8")
     if parcel.kind == "export":
-        name, listing = MANIFEST, parcel.listing | {"files": parcel.listing["files"] | {CARD: _entry(path)}}
+        name, listing = MANIFEST, parcel.listing | {"files": parcel.listing["files"] | {CARD: entry_of(path)}}
     else:
         entry = {"bytes": path.stat().st_size, "xxh3": file_hash(path)}
         name, listing = FILES, parcel.listing | {CARD: entry}
-    (temporary / name).write_text(_json(listing), encoding="utf-8")
+    (temporary / name).write_text(as_json(listing), encoding="utf-8")
     return {CARD: path, name: temporary / name}
 
 
@@ -183,12 +183,3 @@ def _check(folder: Path, kind: str, name: str) -> None:
         raise ConfigError(f"{name} holds {kind!r}, which this version of mmrec does not know")
     elif (problem := problem_of(folder, training_state=False)) is not None:
         raise CheckpointError(f"{name} is damaged: {problem}")
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

@@ -31,9 +31,8 @@ from typing import Any
 
 import polars as pl
 
-from mmrec.atomic_files import flush
+from mmrec.atomic_files import flush, write_whole
 from mmrec.data.build_plan import BuildPlan
-from mmrec.data.durable import write_whole
 from mmrec.data.error_rows import ERROR_COLUMNS
 from mmrec.data.executors import Executor
 from mmrec.data.manifest import MANIFEST

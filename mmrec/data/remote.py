@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from mmrec.atomic_files import sha256_of
 from mmrec.data.block_cache import BlockCache, remove_abandoned
 from mmrec.data.manifest import MANIFEST, fingerprint, parse_manifest
 from mmrec.data.shard_reader import is_intact
@@ -150,7 +151,7 @@ class RemoteFolder:
             DataError: if it cannot be read, is not what the manifest says, or cannot be kept.
         """
         path, stated = self._copies / name, self.files[name]["sha256"]
-        if name not in self._whole and not (path.is_file() and _sha256(path) == stated):
+        if name not in self._whole and not (path.is_file() and sha256_of(path) == stated):
             scratch = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
             try:
                 if self._download(name, scratch) != stated:
@@ -298,8 +299,3 @@ def _cache_bytes() -> int:
     if not size > 0:
         raise ConfigError(f"MMREC_CACHE_GB is {given!r}; it must be a number of gigabytes above 0")
     return int(size * 1e9)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import xxhash
 
+from mmrec.atomic_files import entry_of, flush
 from mmrec.data.shards import Location
 
 __all__ = ["Shard", "ShardWriter"]
@@ -70,12 +70,9 @@ class ShardWriter:
         tar.close()
         self._tar = None
         number = len(self.shards)
-        with self._scratch(number).open("rb") as file:
-            os.fsync(file.fileno())
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
+        flush(self._scratch(number))
         self.shards.append(
-            Shard(name=f"{self._name}-{number}.tar", bytes=size, sha256=sha256, num_items=self._num_items)
+            Shard(name=f"{self._name}-{number}.tar", **entry_of(self._scratch(number)), num_items=self._num_items)
         )
         self._num_items = 0
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from mmrec.atomic_files import flush
-from mmrec.data.durable import write_whole
+from mmrec.atomic_files import entry_of, flush, write_whole
 from mmrec.data.manifest import MANIFEST, SCHEMA, SCHEMA_VERSION
 
 __all__ = ["Writer"]
@@ -37,11 +35,8 @@ class Writer:
 
     def done(self, name: str, num: int) -> None:
         """Flush the finished file ``name``, which holds ``num`` things, and take its size and hash."""
-        path = self.root / name
-        flush(path)
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        self.files[name] = {"bytes": path.stat().st_size, "n": num, "sha256": sha256}
+        flush(self.root / name)
+        self.files[name] = {"n": num, **entry_of(self.root / name)}
 
     def share(self, name: str, file: Path, facts: dict[str, Any]) -> None:
         """Have a finished ``file`` of known facts (bytes, n, sha256) too; linked where the disk allows, else copied."""

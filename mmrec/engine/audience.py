@@ -14,7 +14,7 @@ import pyarrow as pa
 from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
 from mmrec.index import vectors_at
-from mmrec.index.removed import live_items
+from mmrec.index.removed import remaining_rows
 
 __all__ = ["Audience", "NearUser", "audience_of"]
 
@@ -90,8 +90,7 @@ def audience_of(
     drawn = np.arange(len(users))
     if len(users) > max_users:
         drawn = np.sort(np.random.default_rng(seed).choice(len(users), max_users, replace=False))
-    live = live_items(export)
-    catalogue = vectors_at(export, np.arange(export.num_items) if live is None else np.flatnonzero(live))
+    catalogue = vectors_at(export, remaining_rows(export))
     items = np.concatenate([catalogue, vector[None].astype(np.float32)])
     asked = _one_target_each(len(drawn), len(catalogue))
     ranks = rank_targets(torch.from_numpy(users[drawn]), torch.from_numpy(items), asked)

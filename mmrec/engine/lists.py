@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import pyarrow.compute as pc
 
 from mmrec.errors import ConfigError, unknown_name
 from mmrec.export_folder import ExportFolder
@@ -55,9 +54,8 @@ def _groups(export: ExportFolder, column: str, *, missing_is_a_group: bool) -> t
     """
     if column not in export.attributes.column_names:
         raise ConfigError(unknown_name("attribute column", column, export.attributes.column_names))
-    coded = pc.dictionary_encode(export.attributes[column].combine_chunks())  # pyright: ignore[reportAttributeAccessIssue]
-    group = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    if missing_is_a_group:
-        group = np.where(group < 0, len(coded.dictionary), group)
+    group, values = export.coded(column)
+    if not missing_is_a_group:
+        group = np.where(group == len(values), -1, group)
     counts = np.bincount(group[group >= 0])
     return group, counts / counts.sum()

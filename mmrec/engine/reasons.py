@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mmrec.engine.questions import History, Query
-from mmrec.engine.vectors import Encoders
+from mmrec.engine.vectors import Encoders, units
 from mmrec.index import Hit, vectors_at
 
 __all__ = ["Reason", "reasons"]
@@ -68,7 +68,7 @@ def reasons(
     scores = iter(_scores(encoders, left, rows, vectors, blend))
     without = np.stack([np.zeros(len(hits)) if part.without is None else next(scores) for part in parts])  # (P, H)
     drop = np.array([hit.score for hit in hits]) - without
-    cosine = _units(np.stack([part.vector for part in parts])) @ _units(vectors).T
+    cosine = units(np.stack([part.vector for part in parts])) @ units(vectors).T
     titles = [_title(encoders, part.item_id) for part in parts]
     found = []
     for column in range(len(hits)):
@@ -140,8 +140,3 @@ def _scores(
 
 def _title(encoders: Encoders, item_id: str) -> str:
     return encoders.export.title_column[encoders.export.item_index(item_id)].as_py() if item_id else ""
-
-
-def _units(vectors: np.ndarray) -> np.ndarray:
-    vectors = vectors.astype(np.float64)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mmrec.model import Recommender
     from mmrec.user_encoders import UserEncoder
 
-__all__ = ["DISLIKE_SHARE", "Encoders", "away_from", "sum_of_units"]
+__all__ = ["DISLIKE_SHARE", "Encoders", "away_from", "sum_of_units", "units"]
 
 # How far a user's vector is turned away from the mean of the disliked ones, which has about its length.
 DISLIKE_SHARE = 0.5
@@ -193,7 +193,7 @@ def away_from(user: np.ndarray, disliked: np.ndarray) -> np.ndarray:
 
     Source: Rocchio 1971; Manning et al. 2008, eq. 9.3.
     """
-    return _unit(user.astype(np.float64) - DISLIKE_SHARE * _units(disliked).mean(axis=0))
+    return _unit(user.astype(np.float64) - DISLIKE_SHARE * units(disliked).mean(axis=0))
 
 
 def sum_of_units(parts: np.ndarray) -> np.ndarray:
@@ -204,10 +204,11 @@ def sum_of_units(parts: np.ndarray) -> np.ndarray:
 
     Raises: DataError if they cancel each other.
     """
-    return _unit(np.sort(_units(parts), axis=0).sum(axis=0))  # sorted, for a sum of floats depends on their order
+    return _unit(np.sort(units(parts), axis=0).sum(axis=0))  # sorted, for a sum of floats depends on their order
 
 
-def _units(vectors: np.ndarray) -> np.ndarray:
+def units(vectors: np.ndarray) -> np.ndarray:
+    """Vectors, none of them zero, at unit length. float64 (n, D)"""
     vectors = vectors.astype(np.float64)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 

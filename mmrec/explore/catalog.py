@@ -17,7 +17,7 @@ from mmrec.data.audit.thumbnails import PICTURED, item_thumbnail
 from mmrec.data.dataset import Dataset
 from mmrec.errors import DataError
 from mmrec.export_folder import ExportFolder
-from mmrec.index.removed import live_items
+from mmrec.index.removed import remaining_rows
 
 __all__ = ["Catalog", "Medium"]
 
@@ -85,8 +85,7 @@ class Catalog:
     @functools.cached_property
     def rows(self) -> np.ndarray:
         """Rows of the items that are not removed. int64 (n,)"""
-        live = live_items(self.export)
-        return np.arange(self.export.num_items) if live is None else np.flatnonzero(live)
+        return remaining_rows(self.export)
 
     @functools.cached_property
     def prose(self) -> frozenset[str]:
@@ -128,7 +127,7 @@ class Catalog:
         media = []
         if self.dataset is not None and idx is not None:
             media = [name for name in PICTURED if self.dataset.location(name, idx) is not None]
-        values = {name: self.export.attributes[name][row].as_py() for name in self.export.attributes.column_names}
+        values = self.export.attributes_of(row)
         texts = [value for name, value in values.items() if value and name in self.prose]
         return {
             "item_id": item_id,

@@ -4,7 +4,7 @@ The format of the folder stands in ``mmrec/exporter``.
 """
 
 from mmrec.export_folder.encodings import ENCODINGS, Encoding, encoding_of
-from mmrec.export_folder.folder import ExportFolder, UserVectors
+from mmrec.export_folder.folder import ExportFolder, UserVectors, remote_export
 from mmrec.export_folder.formats import FORMATS, Format, format_of
 from mmrec.export_folder.manifest import (
     MANIFEST,
@@ -36,4 +36,5 @@ __all__ = [
     "listed_files",
     "parse_manifest",
     "read_manifest",
+    "remote_export",
 ]

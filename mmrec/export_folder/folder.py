@@ -24,8 +24,10 @@ from mmrec.export_folder.manifest import MANIFEST, check_file, files_of, listed_
 if TYPE_CHECKING:
     from mmrec.data.remote import RemoteFolder
 
-__all__ = ["ExportFolder", "UserVectors"]
+__all__ = ["ExportFolder", "UserVectors", "remote_export"]
 
+# Columns of items.parquet that are not attributes.
+_OWN_COLUMNS = frozenset({"item_id", "title", "modalities", "shares"})
 # Ids that are looked for one by one in a column; for more a dictionary of all pays.
 _FEW_IDS = 8
 
@@ -57,6 +59,7 @@ class ExportFolder:
         self.path = path
         self.manifest = manifest
         self._names_of: dict[int, tuple[str, ...]] = {}
+        self._coded: dict[str, tuple[np.ndarray, pa.Array]] = {}
         self.remote = remote
         self.searcher: Any = None  # kept by mmrec.index once a search has opened it
 
@@ -139,21 +142,29 @@ class ExportFolder:
     def shares(self) -> np.ndarray | None:
         """Of each item's fusion weights those of its modalities; a row sums to 1, or to 0 for items that have nothing.
         float16 (V, M); None where the export does not have them."""
-        if "shares" not in self.columns:
+        table = self.read_table("items.parquet", ["shares"])
+        if "shares" not in table.column_names:
             return None
-        column = self.read_table("items.parquet", ["shares"])["shares"].combine_chunks()
-        return column.flatten().to_numpy().reshape(self.num_items, -1)
-
-    @property
-    def columns(self) -> list[str]:
-        """Of items.parquet."""
-        return pq.ParquetFile(self._checked("items.parquet")).schema_arrow.names
+        return table["shares"].combine_chunks().flatten().to_numpy().reshape(self.num_items, -1)
 
     @functools.cached_property
     def attributes(self) -> pa.Table:
         """What items can be filtered by: columns of the dataset, in the order of the vectors. V rows"""
-        own = {"item_id", "title", "modalities", "shares"}
-        return self.read_table("items.parquet", [name for name in self.columns if name not in own])
+        table = self.read_table("items.parquet")
+        return table.select([name for name in table.column_names if name not in _OWN_COLUMNS])
+
+    def attributes_of(self, row: int) -> dict[str, Any]:
+        """The attributes of the item at ``row``, by column; None where it has no value."""
+        return {name: self.attributes[name][row].as_py() for name in self.attributes.column_names}
+
+    def coded(self, name: str) -> tuple[np.ndarray, pa.Array]:
+        """Of an attribute column the number of each item's value, len(values) for an empty one, int64 (V,), and the
+        values; made once."""
+        if name not in self._coded:
+            column = self.attributes[name].combine_chunks().dictionary_encode()
+            codes = column.indices.fill_null(len(column.dictionary)).to_numpy(zero_copy_only=False)
+            self._coded[name] = codes.astype(np.int64), column.dictionary
+        return self._coded[name]
 
     @functools.cached_property
     def table(self) -> pa.Table:
@@ -302,9 +313,15 @@ class ExportFolder:
         return table
 
 
+def remote_export(url: str, manifest: bytes) -> RemoteFolder:
+    """The files of the export at a URL whose manifest this is, and their copies on this machine."""
+    from mmrec.data.remote import RemoteFolder
+
+    return RemoteFolder(url, listed_files(manifest, url), parse=listed_files, kept_in="exports")
+
+
 def _open_url(url: str, *, verify: bool) -> ExportFolder:
-    from mmrec.data.remote import RemoteFolder  # fsspec is for those who have such a folder
-    from mmrec.data.store import Store
+    from mmrec.data.store import Store  # fsspec is for those who have such a folder
 
     try:
         data = Store(url).read(MANIFEST)
@@ -313,7 +330,7 @@ def _open_url(url: str, *, verify: bool) -> ExportFolder:
             f"{url} is no finished export, it has no {MANIFEST}; give one made by `mmrec export`"
         ) from error
     manifest = parse_manifest(data, url)
-    remote = RemoteFolder(url, listed_files(data, url), parse=listed_files, kept_in="exports")
+    remote = remote_export(url, data)
     if problems := remote.problems(verify=verify):
         raise DataError(f"{problems[0]}; export again")
     for name in remote.files:

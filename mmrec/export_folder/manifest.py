@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from mmrec.atomic_files import sha256_of
 from mmrec.errors import DataError
 
 __all__ = [
@@ -87,10 +87,7 @@ def check_file(root: Path, name: str, entry: dict[str, Any], *, content: bool) -
             f"{path} is damaged: {size:,} bytes, the manifest says {entry['bytes']:,}; "
             "run the same `mmrec export` again to restore it"
         )
-    if content:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != entry["sha256"]:
-            raise DataError(
-                f"{path} is damaged: its sha256 is not the manifest's; run the same `mmrec export` again to restore it"
-            )
+    if content and sha256_of(path) != entry["sha256"]:
+        raise DataError(
+            f"{path} is damaged: its sha256 is not the manifest's; run the same `mmrec export` again to restore it"
+        )

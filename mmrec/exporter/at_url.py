@@ -9,10 +9,11 @@ import json
 import shutil
 from collections.abc import Iterator
 
-from mmrec.data.remote import RemoteFolder, cache_folder
+from mmrec.atomic_files import entry_of
+from mmrec.data.remote import cache_folder
 from mmrec.data.upload import RemoteOut
 from mmrec.errors import DataError
-from mmrec.export_folder import MANIFEST, SCHEMA, UNFINISHED, files_of, listed_files
+from mmrec.export_folder import MANIFEST, SCHEMA, UNFINISHED, files_of, remote_export
 
 __all__ = ["ExportAtURL"]
 
@@ -59,7 +60,7 @@ class ExportAtURL:
             return
         scratch = self.local.with_suffix(".coming")
         shutil.rmtree(scratch, ignore_errors=True)
-        remote = RemoteFolder(self._url, listed_files(standing, self._url), parse=listed_files, kept_in="exports")
+        remote = remote_export(self._url, standing)
         for name in remote.files:
             remote.fetch(name, scratch / name)
         (scratch / MANIFEST).write_bytes(standing)
@@ -79,6 +80,5 @@ class ExportAtURL:
         for path in sorted((self.local / "embeddings").rglob("*")):
             name = path.relative_to(self.local).as_posix()
             if path.is_file() and name not in listed:
-                data = path.read_bytes()
-                found[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                found[name] = entry_of(path)
         return found

@@ -56,7 +56,7 @@ class Previous:
             reason = f"is of model {made_by[:12]}, this is model {model_hash[:12]}: a new version"
         elif export.manifest["cut"] != dim:
             reason = "has vectors of another width"
-        elif with_shares and "shares" not in export.columns:
+        elif with_shares and export.shares is None:
             reason = "does not tell what its vectors are made of"
         elif stored not in (encoding.name, "float32"):
             reason = f"has vectors in {stored}, of which {encoding.name} cannot be made"

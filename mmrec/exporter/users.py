@@ -43,10 +43,6 @@ class UserParts:
         self._encoding = encoding
         self._items = items
 
-    @property
-    def num_users(self) -> int:
-        return len(self._sequences)
-
     def write(self, work: Workplace, name: str, users: np.ndarray, may: Callable[[], bool]) -> dict[str, Any]:
         """Commit the part of these consecutive users; what is to be known of it, as of a part of items.
 

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mmrec.atomic_files import commit, flush, write_json
+from mmrec.atomic_files import as_json, commit, flush, write_json
 from mmrec.data.leases import Leases
 from mmrec.errors import DataError
 from mmrec.export_folder import MANIFEST, SCHEMA, SCHEMA_VERSION, UNFINISHED, files_of
@@ -220,7 +220,7 @@ class Workplace:
 
     def finish(self, manifest: dict[str, Any], may: Callable[[], bool]) -> None:
         """Write the manifest and remove what only the making needed. Raises: Lost if ``may`` says no."""
-        text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        text = as_json(manifest)
         for folder in {(self.out / name).parent for name in files_of(manifest)}:
             flush(folder)
         self.commit(MANIFEST, lambda path: path.write_text(text, encoding="utf-8"), may)

@@ -18,10 +18,7 @@ same input.
 from mmrec.index.filters import Where
 from mmrec.index.search import (
     Hit,
-    hits_to_json,
     live_rows,
-    recommend,
-    search_by_item,
     search_by_vector,
     search_by_vectors,
     vectors_at,
@@ -30,10 +27,7 @@ from mmrec.index.search import (
 __all__ = [
     "Hit",
     "Where",
-    "hits_to_json",
     "live_rows",
-    "recommend",
-    "search_by_item",
     "search_by_vector",
     "search_by_vectors",
     "vectors_at",

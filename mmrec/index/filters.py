@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mmrec.errors import ConfigError, unknown_name
 from mmrec.export_folder import ExportFolder
@@ -42,7 +41,7 @@ def normal_form(where: Where) -> NormalForm:
 
 
 class Filters:
-    """The attribute columns of an export, each read when it is first asked for.
+    """Filters by the attribute columns of an export.
 
     Args:
         export: the opened folder.
@@ -50,7 +49,6 @@ class Filters:
 
     def __init__(self, export: ExportFolder) -> None:
         self._export = export
-        self._columns: dict[str, tuple[np.ndarray, pa.Array]] = {}
 
     def mask(self, where: NormalForm) -> np.ndarray:
         """Which items have an allowed value in every column of ``where``; an empty value is none of them. bool (V,)
@@ -60,7 +58,9 @@ class Filters:
         """
         passing = np.ones(self._export.num_items, dtype=bool)
         for name, values in where:
-            codes, known = self._column(name)
+            if name not in self.names:
+                raise ConfigError(unknown_name("attribute", name, self.names))
+            codes, known = self._export.coded(name)
             allowed = np.zeros(len(known) + 1, dtype=bool)  # the last is that of empty values
             allowed[_places(name, values, known)] = True
             passing &= allowed[codes]
@@ -70,16 +70,6 @@ class Filters:
     def names(self) -> tuple[str, ...]:
         """Columns that can be filtered by."""
         return tuple(self._export.attributes.column_names)
-
-    def _column(self, name: str) -> tuple[np.ndarray, pa.Array]:
-        """Number of each item's value, len(values) for an empty one; the values."""
-        if name not in self._columns:
-            if name not in self.names:
-                raise ConfigError(unknown_name("attribute", name, self.names))
-            column = self._export.attributes[name].combine_chunks().dictionary_encode()
-            codes = pc.fill_null(column.indices, len(column.dictionary)).to_numpy(zero_copy_only=False)
-            self._columns[name] = codes, column.dictionary
-        return self._columns[name]
 
 
 def _places(name: str, values: Sequence[str], known: pa.Array) -> np.ndarray:

@@ -21,7 +21,15 @@ from mmrec.atomic_files import write_json, write_table
 from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import MANIFEST, ExportFolder, check_file
 
-__all__ = ["carry_removed", "change_removed", "enter_removed", "live_items", "read_ids", "removed_ids"]
+__all__ = [
+    "carry_removed",
+    "change_removed",
+    "enter_removed",
+    "live_items",
+    "read_ids",
+    "remaining_rows",
+    "removed_ids",
+]
 
 
 def removed_ids(export: ExportFolder) -> list[str]:
@@ -37,6 +45,12 @@ def live_items(export: ExportFolder) -> np.ndarray | None:
     live = np.ones(export.num_items, dtype=bool)
     live[export.item_rows(gone)] = False
     return live
+
+
+def remaining_rows(export: ExportFolder) -> np.ndarray:
+    """Rows of the items that an answer may have. int64 (n,)"""
+    live = live_items(export)
+    return np.arange(export.num_items) if live is None else np.flatnonzero(live)
 
 
 def change_removed(path: Path, item_ids: Sequence[str], *, remove: bool) -> int:

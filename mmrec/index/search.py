@@ -9,10 +9,9 @@ Legend: V items of the export, D vector width, Q queries.
 from __future__ import annotations
 
 import functools
-import json
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,10 +23,7 @@ from mmrec.index.removed import live_items
 
 __all__ = [
     "Hit",
-    "hits_to_json",
     "live_rows",
-    "recommend",
-    "search_by_item",
     "search_by_vector",
     "search_by_vectors",
     "vectors_at",
@@ -53,22 +49,6 @@ class Hit:
     modalities: tuple[str, ...]
 
 
-def hits_to_json(hits: Sequence[Hit]) -> str:
-    """The answer as a JSON list of objects with the fields of :class:`Hit`."""
-    return json.dumps([asdict(hit) for hit in hits], indent=1, ensure_ascii=False)
-
-
-def search_by_item(export: ExportFolder, item_id: str, k: int, *, where: Where | None = None) -> list[Hit]:
-    """The ``k`` items nearest to ``item_id``, without itself.
-
-    Raises:
-        DataError: if the export has no such item, the message names the nearest id; or if it was removed.
-        ConfigError: as :func:`search_by_vector`.
-    """
-    vector = vectors_at(export, live_rows(export, (item_id,)))[0]
-    return search_by_vector(export, vector, k, exclude=(item_id,), where=where)
-
-
 def live_rows(export: ExportFolder, item_ids: Sequence[str]) -> np.ndarray:
     """Rows of items that a query asks for. int64 (n,)
 
@@ -83,29 +63,6 @@ def live_rows(export: ExportFolder, item_ids: Sequence[str]) -> np.ndarray:
             f"item {gone!r} was removed from {export.path}; `mmrec index {export.path} --restore` brings it back"
         )
     return rows
-
-
-def recommend(
-    export: ExportFolder,
-    user_vector: np.ndarray,
-    k: int,
-    exclude: Iterable[str] = (),
-    bonus: tuple[np.ndarray, np.ndarray] | None = None,
-    *,
-    where: Where | None = None,
-) -> list[Hit]:
-    """The ``k`` items with the greatest inner product with a user's vector, without the items of ``exclude``.
-
-    Args:
-        bonus: rows of some items, and what is added to their scores; at least 0. (n,), (n,)
-        where: as in :func:`search_by_vector`.
-
-    Raises:
-        DataError: if the vector is zero, which is what a user without events has, or an item is unknown.
-    """
-    if not np.any(user_vector):
-        raise DataError("the user has no events to go on; give a user with events, or a list of items")
-    return search_by_vector(export, user_vector, k, exclude, bonus, where=where)
 
 
 def search_by_vector(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmrec.export_folder import ExportFolder
-from mmrec.index.opened import OpenIndex, Restriction
+from mmrec.index.opened import OpenIndex, Restriction, import_faiss
 
 __all__ = ["RECALL_AT", "Measured", "Sample", "draw_sample", "measure", "tune"]
 
@@ -81,8 +81,7 @@ def _user_vectors(export: ExportFolder, num: int, generator: np.random.Generator
 
 def _exact_candidates(export: ExportFolder, queries: np.ndarray, live: np.ndarray | None, num: int) -> np.ndarray:
     """Rows of the ``num`` greatest inner products in float32. (Q, num)"""
-    import faiss
-
+    faiss = import_faiss()
     start = 0
     scores = np.zeros((len(queries), 0), dtype=np.float32)
     rows = np.zeros((len(queries), 0), dtype=np.int64)

@@ -219,12 +219,11 @@ def _item(export: OpenExport, item_id: str) -> dict[str, Any]:
     _check_known(export, [item_id])
     folder = export.engine.export
     row = folder.item_index(item_id)
-    attributes = {name: folder.attributes[name][row].as_py() for name in folder.attributes.column_names}
     return {
         "item_id": item_id,
         "title": folder.title_column[row].as_py(),
         "modalities": folder.modalities_of(row),
-        "attributes": attributes,
+        "attributes": folder.attributes_of(row),
     }
 
 

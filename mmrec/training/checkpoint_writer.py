@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from mmrec.atomic_files import flush
 from mmrec.errors import CheckpointError
 from mmrec.training.checkpoint import FILES, file_hash
 from mmrec.training.run_mirror import RunMirror, point
@@ -110,11 +110,12 @@ class CheckpointWriter:
             str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "xxh3": file_hash(path)} for path in files
         }
         (temporary / FILES).write_text(json.dumps(listed, indent=1))
-        _flush(temporary)
+        for path in (temporary, *temporary.rglob("*")):
+            flush(path)
         # Left by a run that was killed before `latest` moved here; that run went on from an earlier checkpoint.
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
-        _flush(self.run, contents=False)
+        flush(self.run)
         point(self.run / "latest", folder)
         if best:
             point(self.run / "best", folder)
@@ -145,10 +146,3 @@ def tensor_writer(value: Any) -> Callable[[Path], None]:
 
 def text_writer(text: str) -> Callable[[Path], None]:
     return lambda path: path.write_text(text)  # pyright: ignore[reportReturnType]
-
-
-def _flush(folder: Path, *, contents: bool = True) -> None:
-    for path in [folder, *(folder.rglob("*") if contents else ())]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)

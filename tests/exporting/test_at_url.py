@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -12,7 +11,6 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import mmrec
 from mmrec.cli import main
-from mmrec.data import store
 from mmrec.engine import Query
 from mmrec.errors import DataError
 from mmrec.export_folder import ExportFolder
@@ -23,11 +21,8 @@ URL = "memory://bucket/exports/shop"
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(store, "BACKOFF_S", 0.0001)
-    yield tmp_path / "cache"
-    MemoryFileSystem.store.clear()
+def cache(cache_of_urls: Path) -> Path:
+    return cache_of_urls
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from mmrec.data.splits import Queries, Split, make_split
 from mmrec.errors import ConfigError
 from mmrec.evaluator import score_blend, score_vectors
 from mmrec.export_folder import ExportFolder
-from mmrec.index import recommend
+from mmrec.index import search_by_vector
 
 
 @pytest.fixture
@@ -114,6 +114,6 @@ def test_items_with_a_bonus_are_found_wherever_their_vectors_lie(tmp_path, tiny_
     export = ExportFolder.open(tmp_path / "out")
     user = export.vector("i03")
     worst = int(np.argmin(export.vectors @ user))
-    hits = recommend(export, user, 3, bonus=(np.array([worst]), np.array([5.0])))
+    hits = search_by_vector(export, user, 3, bonus=(np.array([worst]), np.array([5.0])))
     assert hits[0].item_id == export.item_ids[worst]
-    assert [hit.item_id for hit in hits[1:]] == [hit.item_id for hit in recommend(export, user, 2)]
+    assert [hit.item_id for hit in hits[1:]] == [hit.item_id for hit in search_by_vector(export, user, 2)]

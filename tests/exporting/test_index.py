@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from mmrec.cli import main
+from mmrec.cli_search import _json_hits
 from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
-from mmrec.index import hits_to_json, recommend, search_by_item, search_by_vector
+from mmrec.index import search_by_vector
 from mmrec.index.build import IndexConfig
 from mmrec.index.opened import open_index
 from mmrec.index.removed import change_removed
 from mmrec.index.tuning import draw_sample
+from tests.asking import search_by_item
 from tests.exporting.test_users import mean_of
 
 
@@ -89,20 +91,16 @@ def test_equal_scores_stand_in_the_order_of_the_export(run_export, tmp_path):
 
 
 def test_recommendations_leave_out_what_the_user_has(plain):
-    first = recommend(plain, query(0), 2)
-    rest = recommend(plain, query(0), 2, exclude=[hit.item_id for hit in first])
-    assert [hit.item_id for hit in rest] == [hit.item_id for hit in recommend(plain, query(0), 4)[2:]]
+    first = search_by_vector(plain, query(0), 2)
+    rest = search_by_vector(plain, query(0), 2, exclude=[hit.item_id for hit in first])
+    assert [hit.item_id for hit in rest] == [hit.item_id for hit in search_by_vector(plain, query(0), 4)[2:]]
     assert rest[0].rank == 1
-
-
-def test_a_user_without_events_gets_one_line_instead_of_chance(plain):
-    with pytest.raises(DataError, match="no events to go on"):
-        recommend(plain, np.zeros(6), 3)
 
 
 def test_the_json_form_holds_what_the_hits_hold(plain):
     hits = search_by_item(plain, "i04", 2)
-    assert json.loads(hits_to_json(hits)) == [vars(hit) | {"modalities": list(hit.modalities)} for hit in hits]
+    found = json.loads(json.dumps(_json_hits(hits, None)))
+    assert found == [vars(hit) | {"modalities": list(hit.modalities)} for hit in hits]
 
 
 def test_vectors_come_in_any_order_asked_for(plain, encoder):

@@ -71,4 +71,4 @@ def test_an_export_of_vectors_alone_tells_nothing_of_it(run_export, encoder, tmp
     run_export(encoder(), tmp_path / "out")
     export = ExportFolder.open(tmp_path / "out")
     assert export.shares is None
-    assert "shares" not in export.columns
+    assert "shares" not in export.table.column_names

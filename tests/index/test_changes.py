@@ -13,10 +13,11 @@ from mmrec.cli import main
 from mmrec.engine import Engine, Query
 from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
-from mmrec.index import search_by_item, search_by_vector, search_by_vectors, vectors_at
+from mmrec.index import search_by_vector, search_by_vectors, vectors_at
 from mmrec.index.build import IndexConfig, rebuild
 from mmrec.index.removed import change_removed
 from mmrec.index.update import update_index
+from tests.asking import search_by_item
 
 from .conftest import KINDS, Catalog, make_catalog
 

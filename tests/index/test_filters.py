@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mmrec.errors import ConfigError
-from mmrec.index import recommend, search_by_item, search_by_vector, search_by_vectors
+from mmrec.index import search_by_vector, search_by_vectors
+from tests.asking import search_by_item
 
 from .conftest import KINDS
 
@@ -56,7 +57,7 @@ def test_filters_go_together_with_excluded_items_and_with_a_bonus(catalog, built
     hits = search_by_vector(built(kind), query, 4, exclude=first, where={"side": ["right"]})
     assert [hit.item_id for hit in hits] == catalog.exact(query, 7, allowed)[3:]
     favoured = np.array([np.flatnonzero(~allowed)[0], np.flatnonzero(allowed)[5]])
-    hits = recommend(built(kind), query, 4, first, (favoured, np.array([50.0, 50.0])), where={"side": ["right"]})
+    hits = search_by_vector(built(kind), query, 4, first, (favoured, np.array([50.0, 50.0])), where={"side": ["right"]})
     assert [hit.item_id for hit in hits] == [catalog.item_ids[favoured[1]], *catalog.exact(query, 6, allowed)[3:]]
 
 

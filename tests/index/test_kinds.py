@@ -13,8 +13,9 @@ from eval.benchmarks.generated_export import clustered_vectors, write_export
 from mmrec.cli import main
 from mmrec.errors import ConfigError, DataError
 from mmrec.export_folder import ExportFolder
-from mmrec.index import search_by_item, search_by_vector, search_by_vectors
+from mmrec.index import search_by_vector, search_by_vectors
 from mmrec.index.build import IndexConfig, choose, rebuild
+from tests.asking import search_by_item
 
 from .conftest import KINDS, make_catalog
 
