@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from mmrec.compatibility import earlier_vectors
+from mmrec.compatibility import compatibility_record, earlier_vectors
 from mmrec.data.dataset import Dataset
 from mmrec.data.splits import Split, make_split
 from mmrec.distributed import rank
@@ -66,6 +66,7 @@ class Assembly:
         ids: the table of item ids, where it is sharded; None where it is part of the model.
         average: moving average of the weights, if it is asked for.
         towers: when the towers learn.
+        compatible_with: what checkpoints keep of the export that the model stays near; None: there is none.
 
     Raises: ConfigError, DataError or CheckpointError with what to do.
     """
@@ -82,6 +83,7 @@ class Assembly:
         self.accelerator.wait_for_everyone()
         self.resumed = newest_whole(self.run)
         self.state = RunState()
+        self.compatible_with: dict[str, str] | None = None
         self._build()
 
     def _build(self) -> None:
@@ -97,6 +99,7 @@ class Assembly:
             dim = config.model.item_encoder.dim
             vectors, known = earlier_vectors(config.compatible_with, self.dataset.item_ids, dim)
             model.earlier = vectors.to(self.device), known.to(self.device)
+            self.compatible_with = compatibility_record(config.compatible_with)
         if rank() == 0:
             for name, every, learning, how in parameter_counts(model, config):
                 note = f"  ({how})" if how else ""

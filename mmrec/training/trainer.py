@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from mmrec.batch import StepBatch
-from mmrec.compatibility import COMPATIBILITY, compatibility_record
+from mmrec.compatibility import COMPATIBILITY
 from mmrec.config import to_dict
 from mmrec.distributed import rank, world_size
 from mmrec.errors import TrainingError
@@ -333,7 +333,7 @@ class Trainer:
         if self.towers.sampled and state.step_in_epoch:
             tensors[TOWER_OUTPUTS] = self.towers.kept_outputs()
         card = model_card(model, config, self.dataset, state, self.metrics)
-        near = {} if config.compatible_with is None else {COMPATIBILITY: compatibility_record(config.compatible_with)}
+        near = {} if self.parts.compatible_with is None else {COMPATIBILITY: self.parts.compatible_with}
         return {
             **model_writers(model, weights, to_dict(config)),
             **{f"training_state/{name}": tensor_writer(value) for name, value in tensors.items()},
