@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: n
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import io
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,6 +28,19 @@ def _few_threads() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def cache_of_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The cache of this test alone; stores that do not answer are asked again at once, memory:// ends up empty."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    from mmrec.data import store
+
+    monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(store, "BACKOFF_S", 0.0001)
+    yield tmp_path / "cache"
+    MemoryFileSystem.store.clear()
 
 
 @pytest.fixture(scope="session")

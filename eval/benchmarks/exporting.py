@@ -129,23 +129,12 @@ def _measured(name: str, folder: Path, threads: int, dtype: str) -> dict[str, fl
 
 
 def _export(folder: Path, out: Path, dtype: str) -> tuple[float, float]:
-    from mmrec.exporter import export
-    from mmrec.training.exporting import CheckpointSource
+    from mmrec.training.exporting import ExportJob
 
-    source = CheckpointSource(folder / "checkpoint", folder / "dataset")
+    job = ExportJob(checkpoint=folder / "checkpoint", data=folder / "dataset", out=out, dtype=dtype)
+    source = job.open()
     started, clock = time.process_time(), time.perf_counter()
-    export(
-        source.encode_items,
-        source.dataset,
-        out,
-        checkpoint=source.folder,
-        model_hash=source.model_hash,
-        presence=source.presence,
-        modalities=source.modalities,
-        shares=source.shares,
-        user_side=source.user_side,
-        dtype=dtype,
-    )
+    job.begin(source).run()
     return time.process_time() - started, time.perf_counter() - clock
 
 

@@ -15,7 +15,6 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from mmrec.cli import main
-from mmrec.data import store
 from mmrec.data.audit import problems
 from mmrec.data.dataset import Dataset
 from mmrec.data.ingest import IngestConfig, ingest
@@ -26,11 +25,8 @@ URL = "memory://bucket/some/shop"
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(store, "BACKOFF_S", 0.0001)
-    yield tmp_path / "cache"
-    MemoryFileSystem.store.clear()
+def cache(cache_of_urls: Path) -> Path:
+    return cache_of_urls
 
 
 @pytest.fixture(scope="session")
